@@ -1,0 +1,20 @@
+//! The OCI runtime as a synchronous library: it knows OCI bundles, namespaces, cgroups and mounts, and nothing of
+//! containerd.
+//!
+//! [`container::Container`] has one method for each verb, each in a file of its own under `container/`. What runs inside
+//! the new namespaces is [`init`]: a sealed copy of the calling binary, which must hand over to [`init::main`] when it is
+//! started under the name [`init::ARGV0`].
+
+pub mod cgroup;
+pub mod children;
+pub mod container;
+pub mod error;
+pub mod id;
+pub mod init;
+mod rootfs;
+mod seccomp;
+pub mod spec;
+mod sys;
+
+pub use error::{Error, ErrorKind, Result};
+pub use id::{ContainerId, Pid, Signal};
