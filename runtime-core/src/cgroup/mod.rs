@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ContainerId, Pid};
 
+pub mod stats;
+
+pub use stats::Stats;
+
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {}
@@ -23,13 +27,6 @@ pub enum View {
     /// Name of the directory or link below /sys/fs/cgroup ("cpu", "systemd"), and the host's directory of this container.
     V1(Vec<(String, PathBuf)>),
     V2(PathBuf),
-}
-
-/// What the container's cgroup has used; the two versions count different things.
-#[derive(Clone, Debug)]
-pub enum Stats {
-    V1(Box<()>),
-    V2(Box<()>),
 }
 
 /// Tells of OOM kills: an eventfd on v1, inotify on `memory.events` on v2.
