@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod children;
 pub mod container;
 pub mod error;
+pub mod exe;
 pub mod id;
 pub mod init;
 mod rootfs;

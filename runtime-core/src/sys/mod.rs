@@ -1,2 +1,8 @@
 //! The system calls that neither nix nor rustix wraps: the one place of this crate where unsafe is allowed.
 #![allow(unsafe_code)]
+
+pub(crate) mod clone;
+pub(crate) mod fd;
+pub(crate) mod keyring;
+pub(crate) mod net;
+pub(crate) mod process;

@@ -1,0 +1,78 @@
+//! Waiting for and signalling processes: every signal number, real-time signals included, which nix's types lack.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+/// The calling thread's errno.
+pub(super) fn errno() -> Errno {
+    // SAFETY: reads this thread's errno.
+    Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
+}
+
+/// Whose exit waitid(2) is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose<'a> {
+    Pidfd(BorrowedFd<'a>),
+    Pid(i32),
+    Any,
+}
+
+/// An exit: the pid, and the exit code or 128 plus the signal's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exited {
+    pub(crate) pid: i32,
+    pub(crate) code: u32,
+}
+
+/// Never blocks. With `peek` the process stays to be reaped.
+///
+/// # Errors
+/// ECHILD when there is no such child.
+pub(crate) fn try_wait(whose: Whose<'_>, peek: bool) -> Result<Option<Exited>, Errno> {
+    waitid(whose, libc::WNOHANG | if peek { libc::WNOWAIT } else { 0 })
+}
+
+/// Blocks until the child has exited, and reaps it.
+pub(super) fn wait_pid(pid: i32) -> Result<(), Errno> {
+    waitid(Whose::Pid(pid), 0).map(drop)
+}
+
+fn waitid(whose: Whose<'_>, flags: i32) -> Result<Option<Exited>, Errno> {
+    let (kind, id) = match whose {
+        Whose::Pidfd(fd) => (libc::P_PIDFD, fd.as_raw_fd() as libc::id_t),
+        Whose::Pid(pid) => (libc::P_PID, pid as libc::id_t),
+        Whose::Any => (libc::P_ALL, 0),
+    };
+    loop {
+        // SAFETY: siginfo_t is plain data which the kernel fills in; zeroed, it says that nobody has exited.
+        let (result, info) = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            (libc::waitid(kind, id, &mut info, libc::WEXITED | flags), info)
+        };
+        if result < 0 {
+            match errno() {
+                Errno::INTR => continue,
+                err => return Err(err),
+            }
+        }
+        // SAFETY: after waitid these fields are the ones set, or zero.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        if pid == 0 {
+            return Ok(None);
+        }
+        let code = if info.si_code == libc::CLD_EXITED { status as u32 & 0xff } else { 128 + status as u32 };
+        return Ok(Some(Exited { pid, code }));
+    }
+}
+
+/// Any signal number.
+///
+/// # Errors
+/// ESRCH when the process has exited.
+pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    // SAFETY: no siginfo, no flags; the descriptor is borrowed for the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0) };
+    if result < 0 { Err(errno()) } else { Ok(()) }
+}
