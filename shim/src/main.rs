@@ -1,1 +1,5 @@
+//! `containerd-shim-rtc-v2`.
+
+mod io;
+
 fn main() {}
