@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::path::Path;
 
+use comfy_table::presets::ASCII_MARKDOWN;
+use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use crate::contestant::Contestant;
@@ -110,24 +112,23 @@ impl Report {
 
     #[allow(clippy::print_stdout, reason = "the table is what the command is for")]
     pub(crate) fn print(&self) {
-        let mut head = format!("{:<48} {:>6}", "median", "unit");
-        for contestant in &self.contestants {
-            head.push_str(&format!(" {:>10}", contestant.name()));
+        let others = || self.contestants.iter().filter(|one| **one != Contestant::Rtc);
+        let mut head = vec!["median".to_owned(), "unit".to_owned()];
+        head.extend(self.contestants.iter().map(|one| one.name().to_owned()));
+        head.extend(others().map(|one| format!("rtc/{}", one.name())));
+        let mut table = Table::new();
+        table.load_preset(ASCII_MARKDOWN).set_header(head);
+        for column in table.column_iter_mut().skip(2) {
+            column.set_cell_alignment(CellAlignment::Right);
         }
-        for contestant in self.contestants.iter().filter(|one| **one != Contestant::Rtc) {
-            head.push_str(&format!(" {:>10}", format!("rtc/{}", contestant.name())));
-        }
-        println!("{head}");
         for row in self.table() {
-            let mut line = format!("{:<48} {:>6}", row.figure, row.unit.symbol());
-            for cell in &row.results {
-                line.push_str(&format!(" {:>10}", number(cell.median)));
-            }
-            for cell in row.results.iter().filter(|cell| cell.contestant != Contestant::Rtc.name()) {
-                line.push_str(&format!(" {:>10}", number(cell.rtc_ratio)));
-            }
-            println!("{line}");
+            let mut cells = vec![row.figure.to_owned(), row.unit.symbol().to_owned()];
+            cells.extend(row.results.iter().map(|cell| number(cell.median)));
+            let ratios = row.results.iter().filter(|cell| cell.contestant != Contestant::Rtc.name());
+            cells.extend(ratios.map(|cell| number(cell.rtc_ratio)));
+            table.add_row(cells);
         }
+        println!("{table}");
     }
 
     pub(crate) fn write_json(&self, path: &Path) -> Result<(), Error> {
