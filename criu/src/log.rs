@@ -1,0 +1,146 @@
+//! The end of CRIU's log: what went wrong, in CRIU's words.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags, openat};
+
+use crate::advice;
+use crate::error::Failure;
+
+/// Bytes read from the end of a log: at level 4 it can have megabytes, and the cause is near the end.
+const TAIL: u64 = 256 * 1024;
+
+/// Lines that say that it failed, and nothing more.
+const SAY_NOTHING: [&str; 7] = [
+    "failed with -1",
+    "Dumping FAILED",
+    "Pre-dumping FAILED",
+    "Restoring FAILED",
+    "One of more action scripts failed",
+    "RPC client reported script error",
+    "exited, status=",
+];
+
+/// What the log of `directory` and CRIU's standard error say of a failure.
+pub(crate) fn failure(log: Option<(BorrowedFd<'_>, &str)>, stderr: &mut File) -> Failure {
+    let mut text = String::new();
+    let mut path = None;
+    if let Some((directory, file)) = log
+        && let Ok(fd) = openat(directory, file, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+    {
+        text = tail(&mut File::from(fd));
+        path = directory_path(directory).map(|directory| directory.join(file));
+    }
+    let mut failure = from_text(&text);
+    if failure.line.is_none() {
+        // Before the log is open CRIU, or the dynamic loader, can write to standard error only.
+        let text = tail(stderr);
+        failure = from_text(&text);
+        failure.line = failure.line.or_else(|| text.lines().rfind(|line| !line.trim().is_empty()).map(message));
+    }
+    failure.log = path;
+    failure
+}
+
+fn from_text(text: &str) -> Failure {
+    let errors = || text.lines().filter(|line| is_error(line));
+    // A well-known cause is worth more than what followed from it.
+    if let Some((line, advice)) = advice::find(errors()) {
+        return Failure { line: Some(message(line)), advice: Some(advice), ..Failure::default() };
+    }
+    let line = errors()
+        .rfind(|line| !SAY_NOTHING.iter().any(|nothing| line.contains(nothing)))
+        .or_else(|| errors().next_back())
+        .map(message);
+    Failure { line, ..Failure::default() }
+}
+
+/// `(00.012345) Error (criu/tty.c:1861): …`, with a pid in front of `Error` when a restored process logs.
+fn is_error(line: &str) -> bool {
+    line.contains("Error (")
+}
+
+/// Without the time stamp.
+fn message(line: &str) -> String {
+    let line = line.trim();
+    match line.strip_prefix('(').and_then(|rest| rest.split_once(") ")) {
+        Some((time, rest)) if time.bytes().all(|b| b.is_ascii_digit() || b == b'.') => rest.trim_start().to_owned(),
+        _ => line.to_owned(),
+    }
+}
+
+/// Errors reading a log are no news to somebody who reads of a failure: there is then no line.
+fn tail(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    let read = file
+        .seek(SeekFrom::End(0))
+        .and_then(|end| file.seek(SeekFrom::Start(end.saturating_sub(TAIL))))
+        .and_then(|_| file.take(TAIL).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => String::new(),
+    }
+}
+
+fn directory_path(directory: BorrowedFd<'_>) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_that_says_why_is_found() {
+        let failure = from_text(
+            "(00.000001) Version: 4.2.1\n\
+             (00.010000) Error (criu/files-ext.c:98): Can't dump file 5 of that type [20666] (chr 10:200 /dev/x)\n\
+             (00.010100) Error (criu/cr-dump.c:1669): Dump files (pid: 7) failed with -1\n\
+             (00.020000) Error (criu/cr-dump.c:2111): Dumping FAILED.\n",
+        );
+        let expected = "Error (criu/files-ext.c:98): Can't dump file 5 of that type [20666] (chr 10:200 /dev/x)";
+        assert_eq!(failure.line.unwrap(), expected);
+        assert_eq!(failure.advice, None);
+    }
+
+    #[test]
+    fn a_well_known_cause_is_quoted_with_advice() {
+        let failure = from_text(
+            "(00.1) Error (criu/sk-inet.c:200): inet: Connected TCP socket, consider using --tcp-established option.\n\
+             (00.2) Error (criu/something.c:1): another consequence\n",
+        );
+        assert!(failure.line.unwrap().contains("Connected TCP socket"));
+        assert_eq!(failure.advice.unwrap(), "checkpoint with tcp-established or tcp-close");
+    }
+
+    #[test]
+    fn a_log_with_the_verdict_alone_gives_the_verdict() {
+        let failure = from_text("(00.02) Error (criu/cr-dump.c:2111): Dumping FAILED.\n");
+        assert_eq!(failure.line.unwrap(), "Error (criu/cr-dump.c:2111): Dumping FAILED.");
+    }
+
+    #[test]
+    fn a_restored_process_names_itself() {
+        let failure = from_text("(00.02)      1: Error (criu/files-reg.c:2240): Can't open file dev/x: No such file\n");
+        assert_eq!(failure.line.unwrap(), "1: Error (criu/files-reg.c:2240): Can't open file dev/x: No such file");
+    }
+
+    #[test]
+    fn the_new_socket_option_is_explained() {
+        let failure =
+            from_text("(00.1) Error (criu/sockets.c:540): sockets: Can't get 1:34 opt: Operation not supported\n");
+        assert!(failure.advice.unwrap().contains("4.2"), "{failure}");
+    }
+
+    #[test]
+    fn standard_error_is_read_where_there_is_no_log() {
+        use std::io::Write as _;
+        let mut stderr = tempfile::tempfile().unwrap();
+        stderr.write_all(b"criu: error while loading shared libraries: libnet.so.1\n\n").unwrap();
+        let failure = failure(None, &mut stderr);
+        assert_eq!(failure.line.unwrap(), "criu: error while loading shared libraries: libnet.so.1");
+    }
+}
