@@ -165,16 +165,22 @@ async fn wait_ready(ready: OwnedFd, stdout: &OwnedFd, child: &Child, exit: &Watc
     match timeout(READY_TIMEOUT, pump::read(&ready, &mut [0])).await {
         Err(_) => Err(Unready::TimedOut),
         Ok(Err(err)) => Err(Unready::Watch(err)),
-        Ok(Ok(0)) if !has_reader(stdout) => {
-            // Death closes the descriptors too, in their order: without fd 3 this was no "ready".
-            let status = match timeout(READY_TIMEOUT, reap(child, exit)).await {
-                Ok(status) => status.map_err(Unready::Watch)?,
-                Err(_) => return Err(Unready::TimedOut),
-            };
-            Err(Unready::Ended(status))
-        }
+        // Death closes the descriptor too.
+        Ok(Ok(0)) if is_dying(child) => match timeout(READY_TIMEOUT, reap(child, exit)).await {
+            Err(_) => Err(Unready::TimedOut),
+            Ok(Err(err)) => Err(Unready::Watch(err)),
+            Ok(Ok(status)) if !has_reader(stdout) => Err(Unready::Ended(status)),
+            // It has left a child that reads on.
+            Ok(Ok(_)) => Ok(()),
+        },
         Ok(Ok(_)) => Ok(()),
     }
+}
+
+/// The kernel takes the descriptors from a process that ends before it closes them (kernel/exit.c, `exit_files`), so
+/// whoever has seen one closed by death finds none left.
+fn is_dying(child: &Child) -> bool {
+    std::fs::read_dir(format!("/proc/{}/fd", child.pid)).map_or(true, |mut fds| fds.next().is_none())
 }
 
 fn has_reader(pipe: &OwnedFd) -> bool {

@@ -20,6 +20,8 @@ mod file;
 mod null;
 mod outlet;
 mod pump;
+#[cfg(test)]
+mod tests;
 mod uri;
 mod watched;
 
