@@ -1,1 +1,3 @@
-//! Placeholder
+//! What tests need: bundles, images, a scripted CRIU, test nodes. Only ever a dev-dependency.
+
+pub mod fake_criu;
