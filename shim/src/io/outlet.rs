@@ -74,7 +74,7 @@ impl Outlets {
         };
         let stdout = self.add(Stream::Stdout, config, &targets.stdout, to_stdout, None)?;
         // One open file for both, as with runc's shim; O_APPEND keeps their writes whole.
-        let shared = match (&targets.stdout == &targets.stderr, self.0.first()) {
+        let shared = match (targets.stdout == targets.stderr, self.0.first()) {
             (true, Some(Outlet { sink: Sink::File(file), .. })) => Some(Arc::clone(file)),
             _ => None,
         };
