@@ -4,20 +4,92 @@
 //! init, which carries it out in the new mount namespace. Every path inside the rootfs is resolved by openat2 with
 //! RESOLVE_IN_ROOT and used by descriptor, so that a hostile image cannot redirect a mount (CVE-2023-27561,
 //! CVE-2023-28642, CVE-2025-31133, CVE-2025-52565, CVE-2025-52881).
+//!
+//! Sources of bind mounts and the rootfs itself are opened by the init. With a user namespace they must therefore be
+//! reachable by the mapped root: every directory above them needs search permission for it.
 
-use std::path::Path;
+mod bind;
+mod cgroups;
+mod console;
+mod copy_up;
+mod devices;
+mod error;
+mod filesystem;
+mod mount;
+mod options;
+mod pivot;
+mod plan;
+mod seal;
+mod sysctl;
+#[cfg(test)]
+mod tests;
+mod tree;
 
-use oci_spec::runtime::Spec;
+use std::cell::OnceCell;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::View;
 
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum Error {}
+pub(crate) use console::{Console, open_console};
+pub(crate) use error::Error;
+use options::Options;
+use tree::Tree;
+
+/// What the init has to do, in an order that the fields do not show: see the methods.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    root: PathBuf,
+    read_only: bool,
+    no_pivot_root: bool,
+    /// MS_SHARED and its kin, with MS_REC or not, for the root mount.
+    propagation: Option<(u64, bool)>,
+    user_namespace: bool,
+    mounts: Vec<Entry>,
+    /// Only if one of the mounts is of type cgroup.
+    cgroup: Option<View>,
+    /// `false` if the host's /dev is bound into the container: then it is the host's to fill.
+    fill_dev: bool,
+    devices: Vec<devices::Device>,
+    masked: Vec<PathBuf>,
+    readonly: Vec<PathBuf>,
+    sysctl: Vec<sysctl::Setting>,
+    #[serde(skip)]
+    live: OnceCell<Live>,
+}
+
+/// Descriptors that later steps need and that cannot be had again once the image's own tree is the root.
+#[derive(Debug)]
+struct Live {
+    tree: Tree,
+    /// A detached, read-only bind of the host's /dev/null.
+    null: OwnedFd,
+}
+
+/// One mount of the spec.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    target: PathBuf,
+    kind: Kind,
+    #[serde(flatten)]
+    options: Options,
+}
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Plan {}
+enum Kind {
+    Bind {
+        source: PathBuf,
+    },
+    /// Other flags for what is mounted there already.
+    Remount,
+    Cgroup,
+    Filesystem {
+        name: String,
+        source: String,
+    },
+}
 
 #[derive(Debug)]
 pub(crate) struct PlanOptions<'a> {
@@ -31,40 +103,7 @@ pub(crate) struct PlanOptions<'a> {
 }
 
 impl Plan {
-    pub(crate) fn new(_spec: &Spec, _options: &PlanOptions<'_>) -> Result<Self, Error> {
-        todo!()
+    fn live(&self, step: &'static str) -> Result<&Live, Error> {
+        self.live.get().ok_or(Error::OutOfOrder(step))
     }
-
-    /// Propagation, rootfs bind, mounts in order, devices, /dev links. The host's tree is still reachable after it
-    /// (createContainer hooks run next).
-    pub(crate) fn mount(&self) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// pivot_root (or MS_MOVE and chroot) into the rootfs, the old root detached.
-    pub(crate) fn pivot(&self) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// A pty from the container's own devpts, its slave bound on /dev/console if the container has one; the master is
-    /// sent to the caller by the step that calls this. Called after `pivot`.
-    pub(crate) fn console(&self) -> Result<Console, Error> {
-        todo!()
-    }
-
-    /// sysctl through a /proc of our own that no image can have mounted over (CVE-2025-52881). After `pivot`.
-    pub(crate) fn sysctl(&self) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Read-only paths, masked paths, then the root itself read-only. Last of the mount steps.
-    pub(crate) fn seal(&self) -> Result<(), Error> {
-        todo!()
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Console {
-    pub(crate) master: std::os::fd::OwnedFd,
-    pub(crate) slave: std::os::fd::OwnedFd,
 }
