@@ -15,8 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use crate::Pid;
-use crate::sys::process::{Whose, try_wait};
+use crate::sys::process::{Whose, pidfd_signal, try_wait};
+use crate::{Pid, Signal};
 
 /// The pids that a [`Child`] stands for and that are not reaped yet.
 static REGISTERED: LazyLock<Mutex<HashSet<i32>>> = LazyLock::new(Mutex::default);
@@ -88,6 +88,14 @@ impl Child {
     /// Readable (poll(2)) once the process has exited (pidfd_open(2)).
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// Sends a signal to this process and never to another that was given its pid later.
+    ///
+    /// # Errors
+    /// pidfd_send_signal(2)'s: ESRCH once it has exited and is reaped.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(pidfd_signal(self.pidfd.as_fd(), signal.as_raw())?)
     }
 
     /// Reaps the process if it has exited. Never blocks. After it has returned `Some` once, it returns the same again.

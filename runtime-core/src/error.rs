@@ -1,11 +1,16 @@
 //! The error type of this crate's boundary.
 
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
 use crate::ContainerId;
+use crate::container::Status;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a caller can do about an [`Error`]; `shim` maps it to a ttrpc code in one place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ErrorKind {
     /// No such container or process, or it has exited.
     NotFound,
@@ -23,18 +28,149 @@ pub enum ErrorKind {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    #[error("invalid spec")]
+    Spec(#[from] crate::spec::Error),
+    #[error("container {id} does not exist")]
+    NotFound { id: ContainerId },
+    #[error("container {id} already exists")]
+    AlreadyExists { id: ContainerId },
+    /// There is no process to signal, as runc words it.
+    #[error("container {id}: container not running")]
+    NotRunning { id: ContainerId },
+    /// `problem` is worded as runc words it.
+    #[error("{problem} (container {id} is {status})")]
+    WrongStatus { id: ContainerId, problem: &'static str, status: Status },
+    #[error("container {id}: {what} is not supported by this host")]
+    Unsupported { id: ContainerId, what: &'static str },
+    #[error("{operation} {path} of container {id}")]
+    File {
+        id: ContainerId,
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
+    #[error("read the state of container {id} in {path}")]
+    State {
+        id: ContainerId,
+        path: PathBuf,
+        #[source]
+        err: serde_json::Error,
+    },
+    #[error("join {kind} namespace {path} for container {id}")]
+    Namespace {
+        id: ContainerId,
+        kind: &'static str,
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
+    #[error("{operation} for container {id}")]
+    System {
+        id: ContainerId,
+        operation: &'static str,
+        #[source]
+        err: std::io::Error,
+    },
     #[error("cgroup of container {id}")]
     Cgroup {
         id: ContainerId,
         #[source]
         err: crate::cgroup::Error,
     },
+    #[error("root filesystem of container {id}")]
+    Rootfs {
+        id: ContainerId,
+        #[source]
+        err: RootfsError,
+    },
+    #[error("seccomp profile of container {id}")]
+    Seccomp {
+        id: ContainerId,
+        #[source]
+        err: SeccompError,
+    },
+    #[error("container {id}")]
+    Hook {
+        id: ContainerId,
+        #[source]
+        err: crate::hooks::Error,
+    },
+    /// A process of the container failed on its way to the user's program.
+    #[error("container {id}: failed to {operation}")]
+    Init {
+        id: ContainerId,
+        operation: &'static str,
+        #[source]
+        err: InitError,
+    },
+    /// An operation failed, and so did undoing what it had begun.
+    #[error("cleaning up failed as well ({})", Chain(roll_back))]
+    RollBack {
+        #[source]
+        err: Box<Error>,
+        roll_back: Box<Error>,
+    },
+}
+
+/// What is wrong with the root filesystem that a spec asks for.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RootfsError(pub(crate) crate::rootfs::Error);
+
+/// Why a seccomp profile could not be compiled.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SeccompError(pub(crate) crate::seccomp::Error);
+
+/// What an init said before it ended, or that it said nothing.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct InitError(#[from] pub(crate) InitErrorKind);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InitErrorKind {
+    #[error(transparent)]
+    Failed(#[from] crate::init::message::Failure),
+    #[error(transparent)]
+    BeforeExec(#[from] crate::sys::clone::Failed),
+    #[error(transparent)]
+    Channel(#[from] crate::init::channel::Error),
+    #[error("it ended with {code} without a word")]
+    Died { code: u32 },
+}
+
+struct Chain<'a>(&'a Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = std::error::Error::source(self.0);
+        while let Some(err) = next {
+            write!(f, ": {err}")?;
+            next = err.source();
+        }
+        Ok(())
+    }
 }
 
 impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Cgroup { .. } => ErrorKind::Internal,
+            Self::Spec(err) => err.kind(),
+            Self::NotFound { .. } | Self::NotRunning { .. } => ErrorKind::NotFound,
+            Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
+            Self::WrongStatus { .. } => ErrorKind::FailedPrecondition,
+            Self::Unsupported { .. } => ErrorKind::Unimplemented,
+            Self::Namespace { .. } | Self::Rootfs { .. } | Self::Seccomp { .. } => ErrorKind::InvalidArgument,
+            Self::Init { err: InitError(InitErrorKind::Failed(failure)), .. } => failure.kind,
+            Self::RollBack { err, .. } => err.kind(),
+            Self::File { .. }
+            | Self::State { .. }
+            | Self::System { .. }
+            | Self::Cgroup { .. }
+            | Self::Hook { .. }
+            | Self::Init { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -14,23 +14,31 @@
 //! All methods block and may be called from any thread; one container's methods are to be called one at a time by its
 //! owner, but for [`Container::status`], [`Container::pids`], [`Container::stats`] and [`Container::kill`].
 
+mod create;
+mod delete;
+mod exec;
+mod freeze;
+mod kill;
+mod launch;
+mod load;
+mod namespaces;
+mod process;
+mod start;
+mod state;
+mod status;
+mod update;
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec, Spec};
 
 use crate::cgroup::{OomWatch, Stats};
 use crate::children::Child;
+use crate::init::channel::Channel;
 use crate::{ContainerId, Pid, Result, Signal};
-
-/// The OCI runtime specification's `status`, and runc's `paused`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    Created,
-    Running,
-    Paused,
-    Stopped,
-}
+pub use status::Status;
 
 /// What becomes file descriptors 0, 1 and 2 of a process.
 #[derive(Debug)]
@@ -77,77 +85,93 @@ pub struct ExecOptions {
 
 /// A container of this process: its state directory, its cgroup, and the channel to its init.
 #[derive(Debug)]
-pub struct Container {}
+pub struct Container {
+    directory: state::Directory,
+    state: state::State,
+    /// `None` when there is no such process any more.
+    pidfd: Option<OwnedFd>,
+    /// To an init that waits for the start.
+    channel: Mutex<Option<Channel>>,
+}
 
 impl Container {
     /// Makes the namespaces, the cgroup and the root filesystem and leaves the container's init waiting for
     /// [`Container::start`]. Everything that can be found wrong is found here, a missing executable included.
     /// The roll-back after a failure is complete: no process, mount, cgroup or file is left.
-    pub fn create(_options: CreateOptions) -> Result<(Self, Started)> {
-        todo!()
+    pub fn create(options: CreateOptions) -> Result<(Self, Started)> {
+        create::create(&options)
     }
 
     /// Finds a container that an earlier process made, from its state directory. Such a container can be killed and
     /// deleted, and its status, pids and stats read; it cannot be started, because the channel to its init is gone.
-    pub fn load(_root: &Path, _id: &ContainerId) -> Result<Self> {
-        todo!()
+    pub fn load(root: &Path, id: &ContainerId) -> Result<Self> {
+        load::load(root, id)
     }
 
     /// Lets the init execute the user's program; returns when execve(2) has succeeded.
     pub fn start(&self) -> Result<()> {
-        todo!()
+        start::start(self)
     }
 
     /// Runs a further process in the namespaces and the cgroup of the container; returns when execve(2) has succeeded.
-    pub fn exec(&self, _options: ExecOptions) -> Result<Started> {
-        todo!()
+    pub fn exec(&self, options: ExecOptions) -> Result<Started> {
+        exec::exec(self, &options)
     }
 
     /// Sends a signal to the init, or with `all` to every process of the cgroup's subtree. SIGKILL takes effect in a
     /// paused container too.
-    pub fn kill(&self, _signal: Signal, _all: bool) -> Result<()> {
-        todo!()
+    pub fn kill(&self, signal: Signal, all: bool) -> Result<()> {
+        kill::kill(self, signal, all)
     }
 
     pub fn pause(&self) -> Result<()> {
-        todo!()
+        freeze::pause(self)
     }
 
     pub fn resume(&self) -> Result<()> {
-        todo!()
+        freeze::resume(self)
     }
 
-    pub fn update(&self, _resources: &LinuxResources) -> Result<()> {
-        todo!()
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        update::update(self, resources)
     }
 
     /// Ends what is left of the container (processes of a shared pid namespace too), removes its cgroups and its state
     /// directory, and runs the poststop hooks. A running container is refused unless `force`. The caller unmounts the
     /// rootfs that it mounted. May be called again after a failure.
-    pub fn delete(&self, _force: bool) -> Result<()> {
-        todo!()
+    pub fn delete(&self, force: bool) -> Result<()> {
+        delete::delete(self, force)
     }
 
     pub fn status(&self) -> Result<Status> {
-        todo!()
+        status::status(self)
     }
 
-    /// The init's pid; the caller's pid namespace.
-    pub fn pid(&self) -> Pid {
-        todo!()
+    pub fn id(&self) -> &ContainerId {
+        &self.state.id
+    }
+
+    /// The init's pid; the caller's pid namespace. `None` if this container's making was cut off before it had one.
+    pub fn pid(&self) -> Option<Pid> {
+        self.state.init.map(|init| init.pid)
     }
 
     /// Every process of the cgroup's subtree.
     pub fn pids(&self) -> Result<Vec<Pid>> {
-        todo!()
+        self.state.cgroup.pids().map_err(self.cgroup_failed())
     }
 
     pub fn stats(&self) -> Result<Stats> {
-        todo!()
+        self.state.cgroup.stats().map_err(self.cgroup_failed())
     }
 
     /// A descriptor that becomes readable when the kernel's OOM killer has struck in the container's cgroup.
     pub fn oom_watch(&self) -> Result<OomWatch> {
-        todo!()
+        self.state.cgroup.oom_watch().map_err(self.cgroup_failed())
+    }
+
+    fn cgroup_failed(&self) -> impl FnOnce(crate::cgroup::Error) -> crate::Error {
+        let id = self.state.id.clone();
+        move |err| crate::Error::Cgroup { id, err }
     }
 }

@@ -1,12 +1,123 @@
 //! Loading and checking `config.json`.
 
-use std::path::Path;
+mod check;
 
-use oci_spec::runtime::Spec;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Capability, Spec};
+use serde_json::Value;
+
+pub(crate) use check::{check, check_process, given_path};
 
 use crate::Result;
+use crate::error::ErrorKind;
+
+/// What is wrong with a spec.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
+    #[error("parse {path}")]
+    Parse {
+        path: PathBuf,
+        #[source]
+        err: serde_json::Error,
+    },
+    #[error("{field} is missing")]
+    Missing { field: &'static str },
+    #[error("{field} {value:?} is not {expected}")]
+    Invalid { field: &'static str, value: String, expected: &'static str },
+    #[error("{field} has {value} twice")]
+    Duplicate { field: &'static str, value: String },
+    #[error("{0}")]
+    Contradiction(&'static str),
+}
+
+impl Error {
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Read { err, .. } if err.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            Self::Read { .. } => ErrorKind::Internal,
+            _ => ErrorKind::InvalidArgument,
+        }
+    }
+}
 
 /// Reads `config.json` of a bundle. Leniently: a capability that is not known is dropped with a warning, as runc does.
-pub fn load(_bundle: &Path) -> Result<Spec> {
-    todo!()
+///
+/// # Errors
+/// [`Error::Read`] or [`Error::Parse`] with the file's path.
+pub fn load(bundle: &Path) -> Result<Spec> {
+    let path = bundle.join("config.json");
+    let json = std::fs::read(&path).map_err(|err| Error::Read { path: path.clone(), err })?;
+    Ok(parse(&json).map_err(|err| Error::Parse { path, err })?)
+}
+
+fn parse(json: &[u8]) -> std::result::Result<Spec, serde_json::Error> {
+    match serde_json::from_slice(json) {
+        Ok(spec) => Ok(spec),
+        // The usual spec is parsed once; only one that fails is looked through for names that oci-spec does not know.
+        Err(first) => {
+            let mut value: Value = serde_json::from_slice(json)?;
+            if drop_unknown_capabilities(&mut value) { serde_json::from_value(value) } else { Err(first) }
+        }
+    }
+}
+
+/// Whether any was found.
+fn drop_unknown_capabilities(spec: &mut Value) -> bool {
+    let Some(Value::Object(sets)) = spec.pointer_mut("/process/capabilities") else { return false };
+    let mut found = false;
+    for (set, names) in sets {
+        if let Value::Array(names) = names {
+            names.retain(|name| {
+                let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+                if !known {
+                    tracing::warn!(capability = %name, set, "ignoring unknown capability");
+                    found = true;
+                }
+                known
+            });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_capability_is_dropped_and_the_others_stay() {
+        let json = r#"{"ociVersion":"1.2.0","process":{"user":{"uid":0,"gid":0},"cwd":"/",
+            "capabilities":{"bounding":["CAP_KILL","CAP_FUTURE"]}}}"#;
+        let spec = parse(json.as_bytes()).unwrap();
+        let bounding = spec.process().as_ref().unwrap().capabilities().as_ref().unwrap().bounding().clone().unwrap();
+        assert_eq!(bounding.into_iter().collect::<Vec<_>>(), [Capability::Kill]);
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        parse(br#"{"ociVersion":"1.9.0","future":1,"process":{"user":{},"cwd":"/","new":[]}}"#).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_elsewhere_is_an_error_with_its_line() {
+        let err = parse(br#"{"ociVersion":"1.2.0","process":{"cwd":7}}"#).unwrap_err();
+        assert!(err.to_string().contains("line 1"), "{err}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let err = load(Path::new("/does/not/exist")).unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::NotFound);
+        assert!(
+            std::error::Error::source(&err).is_some_and(|err| err.to_string().contains("/does/not/exist/config.json"))
+        );
+    }
 }

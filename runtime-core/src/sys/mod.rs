@@ -5,5 +5,6 @@ pub(crate) mod clone;
 pub(crate) mod fd;
 pub(crate) mod keyring;
 pub(crate) mod mount;
+pub(crate) mod namespace;
 pub(crate) mod net;
 pub(crate) mod process;

@@ -1,0 +1,172 @@
+//! `create`: from a spec to an init that waits for the start.
+
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use oci_spec::runtime::{Process as ProcessSpec, Spec};
+
+use super::launch::{self, Launch, LentOrders};
+use super::namespaces::Namespaces;
+use super::state::{self, Directory, InitId, State, hooks};
+use super::{Container, CreateOptions, Started, process};
+use crate::cgroup::Cgroup;
+use crate::error::{RootfsError, SeccompError};
+use crate::init::message::Environment;
+use crate::rootfs::{Plan, PlanOptions};
+use crate::{Error, Result, seccomp, spec};
+
+/// How long processes that were ended may keep their cgroup busy while a failed create is undone.
+const ROLL_BACK: Duration = Duration::from_secs(5);
+
+pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
+    let id = &options.id;
+    spec::check(&options.spec)?;
+    let process = options.spec.process().as_ref().ok_or(spec::Error::Missing { field: "process" })?;
+    let linux = options.spec.linux().as_ref();
+    let namespaces = Namespaces::new(id, &options.spec)?;
+    let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let cgroup = Cgroup::new(id, cgroups_path).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
+
+    let directory = Directory::new(&options.root, id);
+    directory.make()?;
+    build(options, process, &namespaces, &cgroup, &directory).map_err(|err| {
+        // The init, if there was one, is gone: it is ended where its owner is dropped.
+        let cgroup = cgroup.remove(ROLL_BACK).map_err(|err| Error::Cgroup { id: id.clone(), err });
+        match cgroup.and(directory.remove()) {
+            Ok(()) => err,
+            Err(roll_back) => Error::RollBack { err: Box::new(err), roll_back: Box::new(roll_back) },
+        }
+    })
+}
+
+fn build(
+    options: &CreateOptions,
+    process_spec: &ProcessSpec,
+    namespaces: &Namespaces,
+    cgroup: &Cgroup,
+    directory: &Directory,
+) -> Result<(Container, Started)> {
+    let (id, spec) = (&options.id, &options.spec);
+    let linux = spec.linux().as_ref();
+    let process = process::resolve(id, process_spec, &options.stdio)?;
+    let rootfs = plan(options, namespaces, cgroup)?;
+    let mut state = new_state(options, process_spec, namespaces, cgroup)?;
+    // Before there is anything to find: after a crash, delete needs to know the cgroup.
+    directory.write(&state)?;
+    cgroup
+        .create(linux.and_then(|linux| linux.resources().as_ref()))
+        .map_err(|err| Error::Cgroup { id: id.clone(), err })?;
+
+    let [prestart, create_runtime, create_container, start_container] = hooks_of(spec);
+    let mut orders = LentOrders {
+        id: id.as_str().to_owned(),
+        environment: Some(Environment {
+            rootfs: &rootfs,
+            new_cgroup_namespace: namespaces.new_cgroup,
+            new_network_namespace: namespaces.makes(libc::CLONE_NEWNET),
+            hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
+            domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
+            parent_hooks: !prestart.is_empty() || !create_runtime.is_empty(),
+            create_container: create_container.iter().collect(),
+            start_container: start_container.iter().collect(),
+            hook_state: state.hook_state("creating"),
+        }),
+        join_mount_namespace: namespaces.mount.is_some(),
+        keyring: state.keyring,
+        process,
+        seccomp: state.seccomp.as_ref(),
+    };
+    let launch = Launch { id, namespaces, cgroup, linux, oom_score_adj: process_spec.oom_score_adj() };
+    let launched = launch.run(&options.stdio, &mut orders)?;
+    let pid = launched.pid()?;
+    // While the init works.
+    let start_time = state::start_time(pid).map_err(|err| Error::System {
+        id: id.clone(),
+        operation: "read the init's start time",
+        err,
+    })?;
+    state.init = Some(InitId { pid, start_time });
+    directory.write(&state)?;
+    let console = launched.ready(|| {
+        let hook_state = state.hook_state("creating");
+        crate::hooks::run("prestart", &prestart, &hook_state)
+            .and_then(|()| crate::hooks::run("createRuntime", &create_runtime, &hook_state))
+            .map_err(|err| Error::Hook { id: id.clone(), err })
+    })?;
+    if let Some(path) = &options.pid_file {
+        launch::write_pid_file(id, path, pid)?;
+    }
+    container(options, state, launched, console)
+}
+
+fn container(
+    options: &CreateOptions,
+    state: State,
+    launched: launch::Launched,
+    console: Option<std::os::fd::OwnedFd>,
+) -> Result<(Container, Started)> {
+    let pidfd = launched.pidfd()?;
+    let Some((child, channel)) = launched.into_parts() else { return Err(Error::NotFound { id: options.id.clone() }) };
+    let container = Container {
+        directory: Directory::new(&options.root, &options.id),
+        state,
+        pidfd: Some(pidfd),
+        channel: Mutex::new(Some(channel)),
+    };
+    Ok((container, Started { child, console }))
+}
+
+fn plan(options: &CreateOptions, namespaces: &Namespaces, cgroup: &Cgroup) -> Result<Plan> {
+    let plan = PlanOptions {
+        bundle: &options.bundle,
+        cgroup: &cgroup.view(),
+        no_pivot_root: options.no_pivot_root,
+        user_namespace: namespaces.user(),
+        cgroup_namespace: namespaces.new_cgroup,
+        network_namespace: namespaces.makes(libc::CLONE_NEWNET),
+    };
+    Plan::new(&options.spec, &plan).map_err(|err| Error::Rootfs { id: options.id.clone(), err: RootfsError(err) })
+}
+
+fn new_state(
+    options: &CreateOptions,
+    process: &ProcessSpec,
+    namespaces: &Namespaces,
+    cgroup: &Cgroup,
+) -> Result<State> {
+    let (id, spec) = (&options.id, &options.spec);
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let cache = state::seccomp_cache(&options.root);
+    let seccomp = profile
+        .map(|profile| seccomp::compile(profile, &cache))
+        .transpose()
+        .map_err(|err| Error::Seccomp { id: id.clone(), err: SeccompError(err) })?;
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(State {
+        oci_version: spec.version().clone(),
+        id: id.clone(),
+        bundle: options.bundle.clone(),
+        annotations: spec.annotations().clone().unwrap_or_default(),
+        created: u64::try_from(created.as_nanos()).unwrap_or(u64::MAX),
+        init: None,
+        cgroup: cgroup.clone(),
+        shared_pid_namespace: namespaces.shared_pid,
+        poststart: hooks(spec, |hooks| hooks.poststart()),
+        poststop: hooks(spec, |hooks| hooks.poststop()),
+        seccomp,
+        capabilities: process.capabilities().clone(),
+        rlimits: process.rlimits().clone(),
+        keyring: !options.no_new_keyring,
+    })
+}
+
+/// prestart, createRuntime, createContainer and startContainer.
+#[allow(deprecated, reason = "prestart hooks are deprecated and in wide use")]
+fn hooks_of(spec: &Spec) -> [Vec<oci_spec::runtime::Hook>; 4] {
+    [
+        hooks(spec, |hooks| hooks.prestart()),
+        hooks(spec, |hooks| hooks.create_runtime()),
+        hooks(spec, |hooks| hooks.create_container()),
+        hooks(spec, |hooks| hooks.start_container()),
+    ]
+}

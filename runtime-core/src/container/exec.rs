@@ -1,0 +1,76 @@
+//! `exec`: a further process in a running container.
+
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
+use super::launch::{self, Launch, LentOrders};
+use super::namespaces::Namespaces;
+use super::{Container, ExecOptions, Started, Status, process};
+use crate::{Error, Result, spec};
+
+pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Started> {
+    let id = container.id();
+    spec::check_process(&options.process)?;
+    let status = container.status()?;
+    let problem = match status {
+        Status::Created | Status::Running => None,
+        Status::Paused => Some("cannot exec in a paused container"),
+        Status::Stopped => Some("cannot exec in a stopped container"),
+    };
+    if let Some(problem) = problem {
+        return Err(Error::WrongStatus { id: id.clone(), problem, status });
+    }
+    let namespaces = namespaces(container)?;
+    let mut spec = options.process.clone();
+    if spec.capabilities().is_none() {
+        spec.set_capabilities(container.state.capabilities.clone());
+    }
+    if spec.rlimits().is_none() {
+        spec.set_rlimits(container.state.rlimits.clone());
+    }
+    let mut orders = LentOrders {
+        id: id.as_str().to_owned(),
+        environment: None,
+        join_mount_namespace: namespaces.mount.is_some(),
+        keyring: container.state.keyring,
+        process: process::resolve(id, &spec, &options.stdio)?,
+        seccomp: container.state.seccomp.as_ref(),
+    };
+    let launch = Launch {
+        id,
+        namespaces: &namespaces,
+        cgroup: &container.state.cgroup,
+        linux: None,
+        oom_score_adj: spec.oom_score_adj(),
+    };
+    let launched = launch.run(&options.stdio, &mut orders)?;
+    let console = launched.ready(|| Ok(()))?;
+    if let Some(path) = &options.pid_file {
+        launch::write_pid_file(id, path, launched.pid()?)?;
+    }
+    launched.execute()?;
+    match launched.into_parts() {
+        Some((child, _)) => Ok(Started { child, console }),
+        None => Err(Error::NotFound { id: id.clone() }),
+    }
+}
+
+/// Those of the init. Looked at by pid and joined by pidfd; that the pid was the init's all the while is checked last.
+fn namespaces(container: &Container) -> Result<Namespaces> {
+    let stopped = || Error::WrongStatus {
+        id: container.id().clone(),
+        problem: "cannot exec in a stopped container",
+        status: Status::Stopped,
+    };
+    let (pid, pidfd) = container.pid().zip(container.pidfd.as_ref()).ok_or_else(stopped)?;
+    let namespaces = Namespaces::of(pid, pidfd.as_fd());
+    if !super::status::alive(container) {
+        return Err(stopped());
+    }
+    namespaces.map_err(|err: Errno| Error::System {
+        id: container.id().clone(),
+        operation: "look at the namespaces",
+        err: err.into(),
+    })
+}

@@ -1,0 +1,73 @@
+//! `kill`: a signal to the init, or to all.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use super::Container;
+use crate::sys::process::pidfd_signal;
+use crate::{Error, Pid, Result, Signal};
+
+/// How long the processes of a container may take to end, and to freeze.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+
+pub(super) fn kill(container: &Container, signal: Signal, all: bool) -> Result<()> {
+    // In a pid namespace that it shares, the init does not take the others with it.
+    if all || signal == Signal::KILL && container.state.shared_pid_namespace {
+        return kill_all(container, signal);
+    }
+    let pidfd = container.pidfd.as_ref().ok_or_else(|| not_running(container))?;
+    match pidfd_signal(pidfd.as_fd(), signal.as_raw()) {
+        Err(Errno::SRCH) => return Err(not_running(container)),
+        other => other.map_err(|err| system(container, "signal the init", err))?,
+    }
+    if signal == Signal::KILL {
+        // On cgroup v1 a frozen process does not die.
+        thaw_frozen(container)?;
+    }
+    Ok(())
+}
+
+fn kill_all(container: &Container, signal: Signal) -> Result<()> {
+    let cgroup = &container.state.cgroup;
+    if container.pids()?.is_empty() {
+        return Err(not_running(container));
+    }
+    if signal == Signal::KILL {
+        return cgroup.kill(DEADLINE).map_err(container.cgroup_failed());
+    }
+    // Frozen, none can fork away from the list. A container that is paused stays so; the signal waits for its resume.
+    let paused = cgroup.frozen().map_err(container.cgroup_failed())?;
+    if !paused {
+        cgroup.freeze(DEADLINE).map_err(container.cgroup_failed())?;
+    }
+    let signalled = container.pids().and_then(|pids| pids.into_iter().try_for_each(|pid| send(container, pid, signal)));
+    let thawed = if paused { Ok(()) } else { cgroup.thaw(DEADLINE).map_err(container.cgroup_failed()) };
+    signalled.and(thawed)
+}
+
+fn send(container: &Container, pid: Pid, signal: Signal) -> Result<()> {
+    let Some(raw) = rustix::process::Pid::from_raw(pid.as_raw()) else { return Ok(()) };
+    let sent = pidfd_open(raw, PidfdFlags::empty()).and_then(|pidfd| pidfd_signal(pidfd.as_fd(), signal.as_raw()));
+    match sent {
+        // A zombie, or a thread that is none of a group's leaders.
+        Err(Errno::SRCH | Errno::INVAL) => Ok(()),
+        other => other.map_err(|err| system(container, "signal a process", err)),
+    }
+}
+
+pub(super) fn thaw_frozen(container: &Container) -> Result<()> {
+    let cgroup = &container.state.cgroup;
+    // The cgroup goes with its last process, on request of whoever deletes the container meanwhile.
+    if cgroup.frozen().unwrap_or(false) { cgroup.thaw(DEADLINE).map_err(container.cgroup_failed()) } else { Ok(()) }
+}
+
+fn not_running(container: &Container) -> Error {
+    Error::NotRunning { id: container.id().clone() }
+}
+
+pub(super) fn system(container: &Container, operation: &'static str, err: Errno) -> Error {
+    Error::System { id: container.id().clone(), operation, err: err.into() }
+}

@@ -1,0 +1,262 @@
+//! Bringing a process of ours into a container, as far as its orders.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::{Hook, Linux};
+use rustix::fs::{Mode, OFlags};
+use serde::de::DeserializeOwned;
+
+use super::Stdio;
+use super::namespaces::{Namespaces, id_map};
+use crate::cgroup::Cgroup;
+use crate::children::{self, Child};
+use crate::error::{InitError, InitErrorKind};
+use crate::init::channel::{self, Channel};
+use crate::init::message::{Orders, Reply};
+use crate::init::{ARGV0, rlimits};
+use crate::rootfs::Plan;
+use crate::seccomp::Filter;
+use crate::sys::clone::{self, Spawn};
+use crate::{ContainerId, Error, Pid, Result};
+
+pub(super) type LentOrders<'a> = Orders<&'a Plan, &'a Filter, &'a Hook>;
+
+/// A process that waits for its orders or carries them out. Dropped, it is ended and reaped.
+#[derive(Debug)]
+pub(super) struct Launched {
+    id: ContainerId,
+    child: Option<Child>,
+    channel: Option<Channel>,
+}
+
+/// What to launch.
+#[derive(Debug)]
+pub(super) struct Launch<'a> {
+    pub(super) id: &'a ContainerId,
+    pub(super) namespaces: &'a Namespaces,
+    pub(super) cgroup: &'a Cgroup,
+    /// With the maps of a new user namespace.
+    pub(super) linux: Option<&'a Linux>,
+    pub(super) oom_score_adj: Option<i32>,
+}
+
+impl Launch<'_> {
+    /// Makes the process, in its namespaces and its cgroups, and gives it its orders.
+    pub(super) fn run(&self, stdio: &Stdio, orders: &mut LentOrders<'_>) -> Result<Launched> {
+        let cgroup = self.cgroup.clone_into().map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
+        let launched = self.spawn(stdio, cgroup.as_ref().map(AsFd::as_fd))?;
+        let pid = launched.child()?.pid;
+        if self.namespaces.makes(libc::CLONE_NEWUSER) {
+            self.write_maps(pid)?;
+            launched.channel()?.maps_written().map_err(|err| launched.failed("write the id maps", err))?;
+        }
+        // While the new process executes its binary; it makes its cgroup namespace only after the orders.
+        self.cgroup.add(pid, cgroup.is_none()).map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
+        self.set_oom_score_adj(pid)?;
+        if self.namespaces.user() {
+            self.set_rlimits(pid, orders)?;
+        }
+        launched.channel()?.send(orders).map_err(|err| launched.failed("give orders to the init", err))?;
+        Ok(launched)
+    }
+
+    fn spawn(&self, stdio: &Stdio, cgroup: Option<BorrowedFd<'_>>) -> Result<Launched> {
+        let system = |operation| move |err: std::io::Error| Error::System { id: self.id.clone(), operation, err };
+        let exe = crate::exe::prepare().map_err(system("seal our own binary"))?;
+        let (ours, theirs) = Channel::pair().map_err(|err| system("make a socket pair")(err.into()))?;
+        let null = match stdio {
+            Stdio::Fds { .. } => None,
+            Stdio::Terminal => Some(open_null().map_err(|err| system("open /dev/null")(err.into()))?),
+        };
+        let stdio = match (stdio, &null) {
+            (Stdio::Fds { stdin, stdout, stderr }, _) => [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+            (Stdio::Terminal, Some(null)) => [null.as_fd(); 3],
+            (Stdio::Terminal, None) => [theirs.as_fd(); 3],
+        };
+        let joins = self.namespaces.joins();
+        let passed: Vec<_> = self.namespaces.mount.iter().map(AsFd::as_fd).collect();
+        let argv0 = std::ffi::CString::new(ARGV0).map_err(|err| system("name the init")(err.into()))?;
+        let spawn = Spawn {
+            exe: exe.as_fd(),
+            argv0: &argv0,
+            stdio,
+            socket: theirs.as_fd(),
+            passed: &passed,
+            new: self.namespaces.new,
+            joins: &joins,
+            cgroup,
+            time_offsets: self.namespaces.time_offsets.as_deref(),
+            middle: self.namespaces.need_middle(),
+            wait: self.namespaces.makes(libc::CLONE_NEWUSER),
+            root: self.namespaces.user(),
+        };
+        let mut hold = children::hold();
+        let (pid, pidfd) = clone::spawn(&spawn).map_err(|err| self.before_exec(err))?;
+        let pid = Pid::new(pid).ok_or_else(|| system("clone")(std::io::ErrorKind::InvalidData.into()))?;
+        let child = hold.adopt(pid, pidfd);
+        Ok(Launched { id: self.id.clone(), child: Some(child), channel: Some(ours) })
+    }
+
+    fn before_exec(&self, err: clone::Failed) -> Error {
+        Error::Init { id: self.id.clone(), operation: "make the init", err: InitError(InitErrorKind::BeforeExec(err)) }
+    }
+
+    fn write_maps(&self, pid: Pid) -> Result<()> {
+        let linux = self.linux;
+        self.write(pid, "uid_map", &id_map(linux.and_then(|linux| linux.uid_mappings().as_ref())))?;
+        self.write(pid, "gid_map", &id_map(linux.and_then(|linux| linux.gid_mappings().as_ref())))
+    }
+
+    fn set_oom_score_adj(&self, pid: Pid) -> Result<()> {
+        let Some(adj) = self.oom_score_adj else { return Ok(()) };
+        match self.write(pid, "oom_score_adj", &adj.to_string()) {
+            Err(Error::File { err, .. }) if err.kind() == std::io::ErrorKind::PermissionDenied => {
+                tracing::warn!(id = %self.id, adj, "left oom_score_adj as it is: lowering it needs CAP_SYS_RESOURCE");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn write(&self, pid: Pid, file: &str, text: &str) -> Result<()> {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, text).map_err(|err| Error::File {
+            id: self.id.clone(),
+            operation: "write",
+            path: path.into(),
+            err,
+        })
+    }
+
+    /// From here, because root of a user namespace may not raise them.
+    fn set_rlimits(&self, pid: Pid, orders: &mut LentOrders<'_>) -> Result<()> {
+        let limits = std::mem::take(&mut orders.process.rlimits);
+        let mut warnings = Vec::new();
+        rlimits::apply(rustix::process::Pid::from_raw(pid.as_raw()), &limits, &mut warnings).map_err(|err| {
+            let err = std::io::Error::other(err);
+            Error::System { id: self.id.clone(), operation: "set resource limits", err }
+        })?;
+        warn(self.id, &warnings);
+        Ok(())
+    }
+}
+
+impl Launched {
+    fn child(&self) -> Result<&Child> {
+        self.child.as_ref().ok_or_else(|| self.failed("find the process", channel::Error::Closed))
+    }
+
+    fn channel(&self) -> Result<&Channel> {
+        self.channel.as_ref().ok_or_else(|| self.failed("find the socket", channel::Error::Closed))
+    }
+
+    pub(super) fn pid(&self) -> Result<Pid> {
+        Ok(self.child()?.pid)
+    }
+
+    /// A further pidfd of the process.
+    pub(super) fn pidfd(&self) -> Result<OwnedFd> {
+        let pidfd = self.child()?.pidfd().try_clone_to_owned();
+        pidfd.map_err(|err| Error::System { id: self.id.clone(), operation: "duplicate a pidfd", err })
+    }
+
+    /// Waits until the process is ready for its start; `hooks` are run when it asks for them. The pty's master, if any.
+    pub(super) fn ready(&self, hooks: impl Fn() -> Result<()>) -> Result<Option<OwnedFd>> {
+        loop {
+            match self.receive()? {
+                (Reply::Hooks, _) => {
+                    hooks()?;
+                    self.go()?;
+                }
+                (Reply::Ready { warnings }, console) => {
+                    warn(&self.id, &warnings);
+                    return Ok(console);
+                }
+                (Reply::Failed(failure), _) => return Err(init_failed(&self.id, failure)),
+            }
+        }
+    }
+
+    fn go(&self) -> Result<()> {
+        self.channel()?.send(&crate::init::message::Go).map_err(|err| self.failed("speak to the init", err))
+    }
+
+    fn receive<T: DeserializeOwned>(&self) -> Result<(T, Option<OwnedFd>)> {
+        self.channel()?.receive_with().map_err(|err| self.failed("hear from the init", err))
+    }
+
+    /// Lets the process execute its program.
+    pub(super) fn execute(&self) -> Result<()> {
+        execute(&self.id, self.channel()?)
+    }
+
+    /// Gives the process and its channel away; from now on they live on their own.
+    pub(super) fn into_parts(mut self) -> Option<(Child, Channel)> {
+        self.child.take().zip(self.channel.take())
+    }
+
+    fn failed(&self, operation: &'static str, err: channel::Error) -> Error {
+        let err = match (err, &self.child) {
+            (channel::Error::BeforeExec(failed), _) => InitErrorKind::BeforeExec(failed),
+            (channel::Error::Closed, Some(child)) => match child.wait() {
+                Ok(exit) => InitErrorKind::Died { code: exit.code },
+                Err(_) => InitErrorKind::Channel(channel::Error::Closed),
+            },
+            (err, _) => InitErrorKind::Channel(err),
+        };
+        Error::Init { id: self.id.clone(), operation, err: InitError(err) }
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            // It may have exited already; either way it is there to be reaped.
+            crate::sys::process::pidfd_signal(child.pidfd(), libc::SIGKILL).ok();
+            if let Err(err) = child.wait() {
+                tracing::error!(id = %self.id, pid = %child.pid, %err, "reaping a failed init");
+            }
+        }
+    }
+}
+
+/// Lets a ready process execute its program. EOF is the success: the socket is close-on-exec.
+pub(super) fn execute(id: &ContainerId, channel: &Channel) -> Result<()> {
+    let failed = |err| Error::Init { id: id.clone(), operation: "start", err: InitError(InitErrorKind::Channel(err)) };
+    channel.send(&crate::init::message::Go).map_err(failed)?;
+    match channel.receive::<Reply>() {
+        Err(channel::Error::Closed) => Ok(()),
+        Ok(Reply::Failed(failure)) => Err(init_failed(id, failure)),
+        Ok(Reply::Hooks | Reply::Ready { .. }) => Err(failed(channel::Error::Closed)),
+        Err(err) => Err(failed(err)),
+    }
+}
+
+fn init_failed(id: &ContainerId, failure: crate::init::message::Failure) -> Error {
+    let operation = failure.step.operation();
+    Error::Init { id: id.clone(), operation, err: InitError(InitErrorKind::Failed(failure)) }
+}
+
+fn warn(id: &ContainerId, warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!(%id, "{warning}");
+    }
+}
+
+fn open_null() -> Result<OwnedFd, rustix::io::Errno> {
+    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Writes a pid file whole or not at all, without a newline, as runc does.
+pub(super) fn write_pid_file(id: &ContainerId, path: &Path, pid: Pid) -> Result<()> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    let new = path.with_file_name(name);
+    std::fs::write(&new, pid.to_string()).and_then(|()| std::fs::rename(&new, path)).map_err(|err| Error::File {
+        id: id.clone(),
+        operation: "write pid file",
+        path: path.into(),
+        err,
+    })
+}

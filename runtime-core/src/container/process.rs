@@ -1,0 +1,58 @@
+//! A spec's process, resolved for the init.
+
+use std::path::Path;
+
+use oci_spec::runtime::Process as Spec;
+
+use super::Stdio;
+use crate::init::capabilities::Sets;
+use crate::init::message::Process;
+use crate::{ContainerId, Error, Result};
+
+/// # Errors
+/// [`Error::Unsupported`] for a label of a security module that this host does not run.
+pub(super) fn resolve(id: &ContainerId, spec: &Spec, stdio: &Stdio) -> Result<Process> {
+    let unsupported = |what| Error::Unsupported { id: id.clone(), what };
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let apparmor_profile = given(spec.apparmor_profile());
+    if apparmor_profile.is_some() && !starts_with_y("/sys/module/apparmor/parameters/enabled") {
+        return Err(unsupported("process.apparmorProfile (AppArmor)"));
+    }
+    let selinux_label = given(spec.selinux_label());
+    if selinux_label.is_some() && !Path::new("/sys/fs/selinux/enforce").exists() {
+        return Err(unsupported("process.selinuxLabel (SELinux)"));
+    }
+    let ignored = [
+        ("process.ioPriority", spec.io_priority().is_some()),
+        ("process.scheduler", spec.scheduler().is_some()),
+        ("process.execCPUAffinity", spec.exec_cpu_affinity().is_some()),
+    ];
+    for (field, _) in ignored.iter().filter(|(_, given)| *given) {
+        tracing::warn!(%id, field, "ignoring a field of the spec that is not supported");
+    }
+    let user = spec.user();
+    let cell = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    Ok(Process {
+        args: spec.args().clone().unwrap_or_default(),
+        env: spec.env().clone().unwrap_or_default(),
+        cwd: spec.cwd().clone(),
+        terminal: matches!(stdio, Stdio::Terminal),
+        console_size: spec
+            .console_size()
+            .map(|size| (cell(size.width()), cell(size.height())))
+            .filter(|size| *size != (0, 0)),
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        umask: user.umask(),
+        capabilities: Sets::new(spec.capabilities().as_ref()),
+        no_new_privileges: spec.no_new_privileges().unwrap_or(false),
+        rlimits: spec.rlimits().iter().flatten().map(Into::into).collect(),
+        apparmor_profile,
+        selinux_label,
+    })
+}
+
+fn starts_with_y(path: &str) -> bool {
+    std::fs::read(path).is_ok_and(|text| text.starts_with(b"Y"))
+}

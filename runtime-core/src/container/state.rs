@@ -1,0 +1,173 @@
+//! What a container leaves on disk for a later process: `ROOT/ID/state.json`.
+
+use std::collections::HashMap;
+use std::io::ErrorKind as IoKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Hook, LinuxCapabilities, PosixRlimit, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::hooks::HookState;
+use crate::seccomp::Filter;
+use crate::{ContainerId, Error, Pid, Result};
+
+const FILE: &str = "state.json";
+/// Below the root, where no container's id can be.
+const SECCOMP_CACHE: &str = "@seccomp";
+
+/// A process that is not mixed up with a later one of the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct InitId {
+    pub(super) pid: Pid,
+    /// Clock ticks since boot (proc_pid_stat(5), field 22).
+    pub(super) start_time: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct State {
+    pub(super) oci_version: String,
+    pub(super) id: ContainerId,
+    pub(super) bundle: PathBuf,
+    #[serde(default)]
+    pub(super) annotations: HashMap<String, String>,
+    /// Nanoseconds since 1970.
+    pub(super) created: u64,
+    /// `None` while the container is being made.
+    pub(super) init: Option<InitId>,
+    pub(super) cgroup: Cgroup,
+    /// Processes outlive the init, which ends those of a pid namespace of its own.
+    pub(super) shared_pid_namespace: bool,
+    pub(super) poststart: Vec<Hook>,
+    pub(super) poststop: Vec<Hook>,
+    /// What a further process takes from the container where its own spec is silent.
+    pub(super) seccomp: Option<Filter>,
+    pub(super) capabilities: Option<LinuxCapabilities>,
+    pub(super) rlimits: Option<Vec<PosixRlimit>>,
+    pub(super) keyring: bool,
+}
+
+impl State {
+    pub(super) fn hook_state(&self, status: &str) -> HookState {
+        HookState {
+            oci_version: self.oci_version.clone(),
+            id: self.id.as_str().to_owned(),
+            status: status.to_owned(),
+            pid: self.init.filter(|_| status != "stopped").map(|init| init.pid.as_raw()),
+            bundle: self.bundle.clone(),
+            annotations: self.annotations.clone(),
+        }
+    }
+}
+
+pub(super) fn hooks(spec: &Spec, of: impl Fn(&oci_spec::runtime::Hooks) -> &Option<Vec<Hook>>) -> Vec<Hook> {
+    spec.hooks().as_ref().and_then(|hooks| of(hooks).clone()).unwrap_or_default()
+}
+
+pub(super) fn seccomp_cache(root: &Path) -> PathBuf {
+    root.join(SECCOMP_CACHE)
+}
+
+/// A container's directory below the root.
+#[derive(Debug)]
+pub(super) struct Directory {
+    id: ContainerId,
+    path: PathBuf,
+}
+
+impl Directory {
+    pub(super) fn new(root: &Path, id: &ContainerId) -> Self {
+        Self { id: id.clone(), path: root.join(id.as_str()) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn fail(&self, operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        let (id, path) = (self.id.clone(), path.to_owned());
+        move |err| Error::File { id, operation, path, err }
+    }
+
+    /// Makes it; this is what makes an id taken.
+    pub(super) fn make(&self) -> Result<()> {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.mode(0o700);
+        let mut made = builder.create(&self.path);
+        if made.as_ref().is_err_and(|err| err.kind() == IoKind::NotFound) {
+            let root = self.path.parent().unwrap_or(Path::new("/"));
+            builder.recursive(true).create(root).map_err(self.fail("mkdir", root))?;
+            made = builder.recursive(false).create(&self.path);
+        }
+        match made {
+            Err(err) if err.kind() == IoKind::AlreadyExists => Err(Error::AlreadyExists { id: self.id.clone() }),
+            other => other.map_err(self.fail("mkdir", &self.path)),
+        }
+    }
+
+    /// Replaces the state whole or not at all.
+    pub(super) fn write(&self, state: &State) -> Result<()> {
+        let (path, new) = (self.path.join(FILE), self.path.join(".state.json.new"));
+        let json = serde_json::to_vec(state).map_err(|err| self.bad(err))?;
+        std::fs::write(&new, json).map_err(self.fail("write", &new))?;
+        std::fs::rename(&new, &path).map_err(self.fail("rename to", &path))
+    }
+
+    pub(super) fn read(&self) -> Result<State> {
+        let path = self.path.join(FILE);
+        let json = std::fs::read(&path).map_err(|err| match err.kind() {
+            IoKind::NotFound => Error::NotFound { id: self.id.clone() },
+            _ => self.fail("read", &path)(err),
+        })?;
+        serde_json::from_slice(&json).map_err(|err| self.bad(err))
+    }
+
+    fn bad(&self, err: serde_json::Error) -> Error {
+        Error::State { id: self.id.clone(), path: self.path.join(FILE), err }
+    }
+
+    /// It is no error if it is gone.
+    pub(super) fn remove(&self) -> Result<()> {
+        match std::fs::remove_dir_all(&self.path) {
+            Err(err) if err.kind() != IoKind::NotFound => Err(self.fail("remove", &self.path)(err)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The start time of a process that exists.
+pub(super) fn start_time(pid: Pid) -> std::io::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    parse_start_time(&stat).ok_or_else(|| std::io::ErrorKind::InvalidData.into())
+}
+
+/// The command's name is in parentheses and may hold any byte, parentheses too.
+fn parse_start_time(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_a_hostile_name() {
+        let stat = format!("7 (a) b (c) S {}", (4..=52).map(|n| n.to_string()).collect::<Vec<_>>().join(" "));
+        assert_eq!(parse_start_time(&stat), Some(22));
+        assert!(start_time(Pid::new(std::process::id() as i32).unwrap()).unwrap() > 0);
+    }
+
+    #[test]
+    fn an_id_is_taken_once() {
+        let root = std::env::temp_dir().join(format!("rtc-state-{}", std::process::id()));
+        let directory = Directory::new(&root, &ContainerId::parse("web").unwrap());
+        directory.make().unwrap();
+        assert!(matches!(directory.make(), Err(Error::AlreadyExists { .. })));
+        assert!(matches!(directory.read(), Err(Error::NotFound { .. })));
+        directory.remove().unwrap();
+        directory.remove().unwrap();
+        std::fs::remove_dir(root).unwrap();
+    }
+}

@@ -1,0 +1,19 @@
+//! `update`: new limits for a container that lives.
+
+use oci_spec::runtime::LinuxResources;
+
+use super::{Container, Status};
+use crate::{Error, Result};
+
+pub(super) fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
+    match container.status()? {
+        Status::Created | Status::Running | Status::Paused => {
+            container.state.cgroup.update(resources).map_err(container.cgroup_failed())
+        }
+        status @ Status::Stopped => Err(Error::WrongStatus {
+            id: container.id().clone(),
+            problem: "cannot update a container that has stopped",
+            status,
+        }),
+    }
+}

@@ -1,0 +1,150 @@
+//! Capability sets (capabilities(7)): bounding set first, then the user change, then the rest.
+
+use oci_spec::runtime::{Capability, LinuxCapabilities};
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use serde::{Deserialize, Serialize};
+
+/// CAP_CHECKPOINT_RESTORE, the last that the runtime specification names.
+const LAST: u32 = 40;
+
+/// Five sets of bits, numbered as in linux/capability.h.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sets {
+    bounding: u64,
+    effective: u64,
+    permitted: u64,
+    inheritable: u64,
+    ambient: u64,
+}
+
+impl Sets {
+    /// No `capabilities` in the spec means none (as with runc).
+    pub(crate) fn new(spec: Option<&LinuxCapabilities>) -> Self {
+        let Some(spec) = spec else { return Self::default() };
+        let bits = |set: &Option<oci_spec::runtime::Capabilities>| {
+            set.iter().flatten().fold(0, |bits, capability| bits | 1 << number(*capability))
+        };
+        Self {
+            bounding: bits(spec.bounding()),
+            effective: bits(spec.effective()),
+            permitted: bits(spec.permitted()),
+            inheritable: bits(spec.inheritable()),
+            ambient: bits(spec.ambient()),
+        }
+    }
+
+    /// What this process may pass on: the rest is dropped, and named in a warning, as with runc.
+    pub(crate) fn limit_to_ours(&mut self, warnings: &mut Vec<String>) -> Result<(), Errno> {
+        let mut ours = 0;
+        for bit in 0..64 {
+            match rustix::thread::capability_is_in_bounding_set(one(bit)) {
+                Ok(true) => ours |= 1 << bit,
+                Ok(false) => {}
+                // Past the last that this kernel knows.
+                Err(Errno::INVAL) => break,
+                Err(err) => return Err(err),
+            }
+        }
+        let wanted = self.bounding | self.effective | self.permitted | self.inheritable | self.ambient;
+        let missing = wanted & !ours;
+        if missing != 0 {
+            let names: Vec<_> = (0..64).filter(|bit| missing & 1 << bit != 0).map(|bit| bit.to_string()).collect();
+            warnings.push(format!("capabilities {} are not ours to give and are left out", names.join(", ")));
+        }
+        for set in
+            [&mut self.bounding, &mut self.effective, &mut self.permitted, &mut self.inheritable, &mut self.ambient]
+        {
+            *set &= ours;
+        }
+        Ok(())
+    }
+
+    /// Drops the rest of the bounding set, and keeps the permitted set across the change of user. Before that change:
+    /// CAP_SETPCAP is needed.
+    pub(crate) fn limit_bounding(&self) -> Result<(), Errno> {
+        for bit in 0..64 {
+            if self.bounding & 1 << bit == 0 {
+                match rustix::thread::remove_capability_from_bounding_set(one(bit)) {
+                    Ok(()) => {}
+                    Err(Errno::INVAL)
+                        if bit > LAST || rustix::thread::capability_is_in_bounding_set(one(bit)).is_err() =>
+                    {
+                        break;
+                    }
+                    Err(err) => return Err(err),
+                }
+            }
+        }
+        rustix::thread::set_keep_capabilities(true)
+    }
+
+    /// After the change of user.
+    pub(crate) fn apply(&self) -> Result<(), Errno> {
+        rustix::thread::set_keep_capabilities(false)?;
+        rustix::thread::set_capabilities(
+            None,
+            CapabilitySets {
+                effective: CapabilitySet::from_bits_retain(self.effective),
+                permitted: CapabilitySet::from_bits_retain(self.permitted),
+                inheritable: CapabilitySet::from_bits_retain(self.inheritable),
+            },
+        )?;
+        rustix::thread::clear_ambient_capability_set()?;
+        for bit in (0..64).filter(|bit| self.ambient & 1 << bit != 0) {
+            rustix::thread::configure_capability_in_ambient_set(one(bit), true)?;
+        }
+        Ok(())
+    }
+}
+
+fn one(bit: u32) -> CapabilitySet {
+    CapabilitySet::from_bits_retain(1 << bit)
+}
+
+/// linux/capability.h's number.
+fn number(capability: Capability) -> u32 {
+    match capability {
+        Capability::Chown => 0,
+        Capability::DacOverride => 1,
+        Capability::DacReadSearch => 2,
+        Capability::Fowner => 3,
+        Capability::Fsetid => 4,
+        Capability::Kill => 5,
+        Capability::Setgid => 6,
+        Capability::Setuid => 7,
+        Capability::Setpcap => 8,
+        Capability::LinuxImmutable => 9,
+        Capability::NetBindService => 10,
+        Capability::NetBroadcast => 11,
+        Capability::NetAdmin => 12,
+        Capability::NetRaw => 13,
+        Capability::IpcLock => 14,
+        Capability::IpcOwner => 15,
+        Capability::SysModule => 16,
+        Capability::SysRawio => 17,
+        Capability::SysChroot => 18,
+        Capability::SysPtrace => 19,
+        Capability::SysPacct => 20,
+        Capability::SysAdmin => 21,
+        Capability::SysBoot => 22,
+        Capability::SysNice => 23,
+        Capability::SysResource => 24,
+        Capability::SysTime => 25,
+        Capability::SysTtyConfig => 26,
+        Capability::Mknod => 27,
+        Capability::Lease => 28,
+        Capability::AuditWrite => 29,
+        Capability::AuditControl => 30,
+        Capability::Setfcap => 31,
+        Capability::MacOverride => 32,
+        Capability::MacAdmin => 33,
+        Capability::Syslog => 34,
+        Capability::WakeAlarm => 35,
+        Capability::BlockSuspend => 36,
+        Capability::AuditRead => 37,
+        Capability::Perfmon => 38,
+        Capability::Bpf => 39,
+        Capability::CheckpointRestore => LAST,
+    }
+}

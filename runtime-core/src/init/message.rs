@@ -1,0 +1,107 @@
+//! What a container's creator and its init say to one another, over a stream socket pair.
+//!
+//! ```text
+//!   parent                                       init (or an exec'd process)
+//!     | -- one byte ---------------------------> |   only with a new user namespace: its maps are written
+//!     | -- Orders -----------------------------> |   the cgroups are joined; the steps begin
+//!     | <------------------------------- Hooks -- |   only if asked for: the mounts are made
+//!     |    (prestart and createRuntime hooks)     |
+//!     | -- Go ----------------------------------> |
+//!     |                                           |   createContainer hooks, pivot_root, ..., privileges dropped
+//!     | <----------- Ready, with the pty's fd --- |   all that can be found wrong has been found
+//!     | -- Go (the start verb) ------------------> |
+//!     |                                           |   startContainer hooks, execve
+//!     | <------------------------------ (EOF) --- |   the socket is close-on-exec: the program runs
+//! ```
+//! At any moment the init may say `Failed` and exit instead; if it dies unheard, the parent reads EOF too early. Before
+//! its own binary runs, the new process says in raw numbers why it failed ([`crate::sys::clone::FAILED_BEFORE_EXEC`]). EOF
+//! from the parent, which has died, ends the init.
+//!
+//! A frame is its length (u32, native order) and JSON.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::Hook;
+use serde::{Deserialize, Serialize};
+
+use super::Step;
+use crate::error::ErrorKind;
+
+/// Everything that the init needs to know. Generic, so that the parent lends what the init owns.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Orders<P, F, H> {
+    pub(crate) id: String,
+    /// `None` for a further process in a running container.
+    pub(crate) environment: Option<Environment<P, H>>,
+    /// The mount namespace to join is the one passed descriptor.
+    pub(crate) join_mount_namespace: bool,
+    /// Join or make the session keyring `_ses.ID`.
+    pub(crate) keyring: bool,
+    pub(crate) process: Process,
+    pub(crate) seccomp: Option<F>,
+}
+
+/// What a new container has to be given, and a further process finds.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Environment<P, H> {
+    pub(crate) rootfs: P,
+    pub(crate) new_cgroup_namespace: bool,
+    pub(crate) new_network_namespace: bool,
+    pub(crate) hostname: Option<String>,
+    pub(crate) domainname: Option<String>,
+    /// The parent has hooks to run.
+    pub(crate) parent_hooks: bool,
+    pub(crate) create_container: Vec<H>,
+    pub(crate) start_container: Vec<H>,
+    pub(crate) hook_state: crate::hooks::HookState,
+}
+
+/// [`Orders`] as the init owns them.
+pub(crate) type Received = Orders<crate::rootfs::Plan, crate::seccomp::Filter, Hook>;
+
+/// The user's process, resolved to numbers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: PathBuf,
+    pub(crate) terminal: bool,
+    /// Columns and rows.
+    pub(crate) console_size: Option<(u16, u16)>,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) umask: Option<u32>,
+    pub(crate) capabilities: super::capabilities::Sets,
+    pub(crate) no_new_privileges: bool,
+    /// Empty where the parent sets them.
+    pub(crate) rlimits: Vec<super::rlimits::Limit>,
+    pub(crate) apparmor_profile: Option<String>,
+    pub(crate) selinux_label: Option<String>,
+}
+
+/// From the parent, after the orders.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Go;
+
+/// From the init.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Hooks,
+    /// Waits for the start. `warnings` tell what was degraded; with a terminal its master comes with this message.
+    Ready {
+        warnings: Vec<String>,
+    },
+    Failed(Failure),
+}
+
+/// A step that failed, in a form that travels.
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{}", messages.join(": "))]
+pub(crate) struct Failure {
+    pub(crate) step: Step,
+    pub(crate) kind: ErrorKind,
+    /// The error and its sources, outermost first.
+    pub(crate) messages: Vec<String>,
+    pub(crate) errno: Option<i32>,
+}

@@ -1,0 +1,126 @@
+//! The steps of an init, as errors name them.
+
+use std::error::Error;
+
+use serde::{Deserialize, Serialize};
+
+use super::message::Failure;
+use crate::error::ErrorKind;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Step {
+    Orders,
+    JoinMountNamespace,
+    CgroupNamespace,
+    Keyring,
+    Loopback,
+    Labels,
+    Mounts,
+    ParentHooks,
+    CreateContainerHooks,
+    PivotRoot,
+    Hostname,
+    Domainname,
+    Console,
+    Sysctl,
+    MakeWorkingDirectory,
+    Seal,
+    Rlimits,
+    NoNewPrivileges,
+    Stdio,
+    Seccomp,
+    Capabilities,
+    User,
+    WorkingDirectory,
+    Executable,
+    Descriptors,
+    Ready,
+    Start,
+    StartContainerHooks,
+    Execve,
+}
+
+impl Step {
+    /// Completes "failed to ...".
+    pub(crate) fn operation(self) -> &'static str {
+        match self {
+            Self::Orders => "read the orders",
+            Self::JoinMountNamespace => "join the mount namespace",
+            Self::CgroupNamespace => "make a cgroup namespace",
+            Self::Keyring => "join the session keyring",
+            Self::Loopback => "bring up the loopback device",
+            Self::Labels => "set the security label",
+            Self::Mounts => "mount the root filesystem",
+            Self::ParentHooks => "wait for the runtime's hooks",
+            Self::CreateContainerHooks => "run createContainer hooks",
+            Self::PivotRoot => "pivot into the root filesystem",
+            Self::Hostname => "set the hostname",
+            Self::Domainname => "set the domainname",
+            Self::Console => "set up the console",
+            Self::Sysctl => "write sysctls",
+            Self::MakeWorkingDirectory => "make the working directory",
+            Self::Seal => "seal the root filesystem",
+            Self::Rlimits => "set resource limits",
+            Self::NoNewPrivileges => "set no_new_privs",
+            Self::Stdio => "give stdio to the user",
+            Self::Seccomp => "install the seccomp filter",
+            Self::Capabilities => "set capabilities",
+            Self::User => "change the user",
+            Self::WorkingDirectory => "change to the working directory",
+            Self::Executable => "find the program",
+            Self::Descriptors => "mark descriptors close-on-exec",
+            Self::Ready => "report to the runtime",
+            Self::Start => "wait for the start",
+            Self::StartContainerHooks => "run startContainer hooks",
+            Self::Execve => "execute the program",
+        }
+    }
+
+    /// Steps whose failure lies in what the spec asks for, not in the machine.
+    fn kind(self) -> ErrorKind {
+        match self {
+            Self::Executable | Self::Execve | Self::WorkingDirectory | Self::MakeWorkingDirectory => {
+                ErrorKind::InvalidArgument
+            }
+            _ => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Gives a failed step its name.
+pub(super) fn at<T, E: Error + 'static>(step: Step, result: Result<T, E>) -> Result<T, Failure> {
+    result.map_err(|err| Failure {
+        step,
+        kind: step.kind(),
+        messages: chain(&err).map(|err| err.to_string()).collect(),
+        errno: chain(&err).find_map(errno),
+    })
+}
+
+fn chain<'a>(err: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(err), |err: &&'a (dyn Error + 'static)| (*err).source())
+}
+
+fn errno(err: &(dyn Error + 'static)) -> Option<i32> {
+    let rustix = err.downcast_ref::<rustix::io::Errno>().map(|err| err.raw_os_error());
+    let nix = || err.downcast_ref::<nix::errno::Errno>().map(|err| *err as i32);
+    let io = || err.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    rustix.or_else(nix).or_else(io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_carries_the_chain_and_the_errno() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] rustix::io::Errno);
+        let failure = at::<(), _>(Step::Hostname, Err(Outer(rustix::io::Errno::PERM))).unwrap_err();
+        assert_eq!(failure.errno, Some(1));
+        assert_eq!(failure.messages[0], "outer");
+        assert_eq!(failure.messages.len(), 2);
+        assert_eq!(failure.kind, ErrorKind::Internal);
+    }
+}

@@ -1,0 +1,230 @@
+//! The steps that need no module of their own.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+use oci_spec::runtime::Hook;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::thread::UnshareFlags;
+
+use super::capabilities::Sets;
+use super::channel::{self, Channel};
+use super::executable::{self, Program};
+use super::message::{Environment, Go, Received, Reply};
+use super::{console, rlimits, user};
+use crate::rootfs::{self, Console, Plan};
+use crate::sys::clone::PASSED_FD;
+use crate::{hooks, seccomp};
+
+type Given = Environment<Plan, Hook>;
+
+/// The init at work.
+pub(super) struct Init<'a> {
+    pub(super) channel: &'a Channel,
+    pub(super) orders: &'a Received,
+    /// What was degraded, for the parent to log.
+    pub(super) warnings: Vec<String>,
+    /// The process's, less what is not ours to give.
+    capability_sets: Sets,
+    in_working_directory: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum DirectoryError {
+    #[error("chdir to cwd ({cwd:?}) set in config.json")]
+    Change {
+        cwd: std::path::PathBuf,
+        #[source]
+        err: Errno,
+    },
+    #[error("mkdir {cwd:?} for cwd set in config.json")]
+    Make {
+        cwd: std::path::PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
+    #[error("the working directory {cwd:?} is outside of the container's root")]
+    Outside { cwd: std::path::PathBuf },
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum ConsoleError {
+    #[error(transparent)]
+    Rootfs(#[from] rootfs::Error),
+    #[error("open a pty in the container's /dev/pts")]
+    Pty(#[from] Errno),
+    #[error("make the pty the controlling terminal")]
+    Take(#[source] Errno),
+}
+
+impl<'a> Init<'a> {
+    pub(super) fn new(channel: &'a Channel, orders: &'a Received) -> Self {
+        Self { channel, orders, warnings: Vec::new(), capability_sets: Sets::default(), in_working_directory: false }
+    }
+
+    pub(super) fn join_mount_namespace(&self) -> Result<(), Errno> {
+        if !self.orders.join_mount_namespace {
+            return Ok(());
+        }
+        let namespace = crate::sys::fd::inherited(PASSED_FD).ok_or(Errno::BADF)?;
+        // A pidfd or a namespace's own descriptor. Root and working directory become the namespace's.
+        nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNS)
+            .map_err(|err| Errno::from_raw_os_error(err as i32))
+    }
+
+    /// A keyring of the container's own, so that it does not see the keys of whoever started the runtime.
+    pub(super) fn keyring(&mut self) -> Result<(), Errno> {
+        if !self.orders.keyring {
+            return Ok(());
+        }
+        let name = CString::new(format!("_ses.{}", self.orders.id)).map_err(|_| Errno::INVAL)?;
+        match crate::sys::keyring::join_session(&name) {
+            // A kernel without keyrings has nothing to hide.
+            Err(Errno::NOSYS) => Ok(()),
+            Err(err) => Err(err),
+            // Only a new container's keyring has to be made searchable; it is then so for further processes.
+            Ok(_) if self.orders.environment.is_none() => Ok(()),
+            Ok(key) => crate::sys::keyring::allow_user_search(key),
+        }
+    }
+
+    /// The parent runs prestart and createRuntime hooks meanwhile.
+    pub(super) fn parent_hooks(&self, environment: &Given) -> Result<(), channel::Error> {
+        if !environment.parent_hooks {
+            return Ok(());
+        }
+        self.channel.send(&Reply::Hooks)?;
+        self.channel.receive::<Go>().map(drop)
+    }
+
+    /// The pty's master, if the process is to have one.
+    pub(super) fn console<E>(&self, open: impl FnOnce() -> Result<Console, E>) -> Result<Option<OwnedFd>, ConsoleError>
+    where
+        ConsoleError: From<E>,
+    {
+        let process = &self.orders.process;
+        if !process.terminal {
+            return Ok(None);
+        }
+        console::take(open()?, process.console_size).map(Some).map_err(ConsoleError::Take)
+    }
+
+    /// A path inside the container's root, after pivot_root; runc makes it as well.
+    pub(super) fn make_working_directory(&self) -> Result<(), DirectoryError> {
+        let cwd = &self.orders.process.cwd;
+        if cwd.as_os_str() == "/" || cwd.is_dir() {
+            return Ok(());
+        }
+        std::fs::create_dir_all(cwd).map_err(|err| DirectoryError::Make { cwd: cwd.clone(), err })
+    }
+
+    pub(super) fn rlimits(&mut self) -> Result<(), rlimits::Error> {
+        rlimits::apply(None, &self.orders.process.rlimits, &mut self.warnings)
+    }
+
+    pub(super) fn no_new_privileges(&self) -> Result<(), Errno> {
+        if self.orders.process.no_new_privileges { rustix::thread::set_no_new_privs(true) } else { Ok(()) }
+    }
+
+    pub(super) fn early_seccomp(&self) -> Result<(), seccomp::Error> {
+        match &self.orders.seccomp {
+            Some(filter) if !self.orders.process.no_new_privileges => seccomp::install(filter),
+            _ => Ok(()),
+        }
+    }
+
+    /// As late as can be, so that the filter need not allow what the steps before do.
+    pub(super) fn late_seccomp(&self) -> Result<(), seccomp::Error> {
+        match &self.orders.seccomp {
+            Some(filter) if self.orders.process.no_new_privileges => seccomp::install(filter),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn limit_bounding(&mut self) -> Result<(), Errno> {
+        let mut sets = self.orders.process.capabilities;
+        sets.limit_to_ours(&mut self.warnings)?;
+        self.capability_sets = sets;
+        sets.limit_bounding()
+    }
+
+    pub(super) fn capabilities(&self) -> Result<(), Errno> {
+        self.capability_sets.apply()
+    }
+
+    /// With the runtime's rights first: the directory may be closed to the user, and to root over NFS.
+    pub(super) fn try_working_directory(&mut self) -> Result<(), DirectoryError> {
+        match self.change_directory() {
+            Err(DirectoryError::Change { err: Errno::ACCESS, .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    pub(super) fn working_directory(&mut self) -> Result<(), DirectoryError> {
+        if !self.in_working_directory {
+            self.change_directory()?;
+        }
+        let cwd = &self.orders.process.cwd;
+        // The kernel says "(unreachable)" for a directory that a leaked descriptor has led to (CVE-2024-21626).
+        match rustix::process::getcwd(Vec::new()) {
+            Ok(path) if path.as_bytes().starts_with(b"/") => Ok(()),
+            Ok(_) | Err(Errno::NOENT) => Err(DirectoryError::Outside { cwd: cwd.clone() }),
+            Err(err) => Err(DirectoryError::Change { cwd: cwd.clone(), err }),
+        }
+    }
+
+    fn change_directory(&mut self) -> Result<(), DirectoryError> {
+        let cwd = &self.orders.process.cwd;
+        rustix::process::chdir(cwd).map_err(|err| DirectoryError::Change { cwd: cwd.clone(), err })?;
+        self.in_working_directory = true;
+        Ok(())
+    }
+
+    pub(super) fn umask(&self) {
+        rustix::process::umask(Mode::from_bits_truncate(self.orders.process.umask.unwrap_or(0o022)));
+    }
+
+    pub(super) fn find_program(&self) -> Result<Program, executable::Error> {
+        let process = &self.orders.process;
+        if process.env.iter().any(|variable| variable.starts_with("HOME=")) {
+            return Program::find(&process.args, &process.env);
+        }
+        let mut env = process.env.clone();
+        env.push(format!("HOME={}", user::home(process.uid)));
+        Program::find(&process.args, &env)
+    }
+}
+
+/// Only now: its root is the cgroup that the caller is in, and the parent has put us into ours before the orders.
+pub(super) fn cgroup_namespace(environment: &Given) -> Result<(), Errno> {
+    if environment.new_cgroup_namespace { rustix::thread::unshare(UnshareFlags::NEWCGROUP) } else { Ok(()) }
+}
+
+pub(super) fn loopback(environment: &Given) -> Result<(), Errno> {
+    if environment.new_network_namespace { crate::sys::net::loopback_up() } else { Ok(()) }
+}
+
+pub(super) fn hostname(environment: &Given) -> Result<(), Errno> {
+    environment.hostname.as_ref().map_or(Ok(()), |name| rustix::system::sethostname(name.as_bytes()))
+}
+
+pub(super) fn domainname(environment: &Given) -> Result<(), Errno> {
+    environment.domainname.as_ref().map_or(Ok(()), |name| rustix::system::setdomainname(name.as_bytes()))
+}
+
+pub(super) fn create_container_hooks(environment: &Given) -> Result<(), hooks::Error> {
+    let state = environment.hook_state.at("creating", Some(own_pid()));
+    hooks::run("createContainer", &environment.create_container, &state)
+}
+
+pub(super) fn start_container_hooks(environment: &Given) -> Result<(), hooks::Error> {
+    let state = environment.hook_state.at("created", Some(own_pid()));
+    hooks::run("startContainer", &environment.start_container, &state)
+}
+
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}

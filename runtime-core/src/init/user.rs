@@ -1,0 +1,68 @@
+//! The user of the process (credentials(7)) and what belongs to that user.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{FileType, Gid, Uid};
+use rustix::io::Errno;
+
+use super::message::Process;
+
+/// Additional groups, then the group, then the user: each needs what the next takes away.
+pub(super) fn change(process: &Process) -> Result<(), Errno> {
+    let groups: Vec<_> = process.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    rustix::thread::set_thread_groups(&groups)?;
+    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+}
+
+/// The user may open its own stdio again through /proc/self/fd. Not for /dev/null, which is everybody's.
+pub(super) fn own_stdio(process: &Process) -> Result<(), Errno> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        let stat = rustix::fs::fstat(fd)?;
+        if stat.st_uid == process.uid || is_null(fd)? {
+            continue;
+        }
+        match rustix::fs::fchown(fd, Some(Uid::from_raw(process.uid)), None) {
+            // An id that the file system or our user namespace cannot express, a read-only file system, a socket:
+            // as with runc, the process then simply cannot open it again.
+            Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn is_null(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let stat = rustix::fs::fstat(fd)?;
+    let null = rustix::fs::makedev(1, 3);
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == null)
+}
+
+/// The home directory that the container's /etc/passwd gives the user, or `/`.
+pub(super) fn home(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    home_in(&passwd, uid).unwrap_or("/").to_owned()
+}
+
+fn home_in(passwd: &str, uid: u32) -> Option<&str> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        let found = fields.next()?.parse() == Ok(uid);
+        let home = fields.nth(2)?;
+        (found && !home.is_empty()).then_some(home)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn home_is_the_sixth_field_of_the_users_line() {
+        let passwd =
+            "# x\nroot:x:0:0:root:/root:/bin/sh\nbroken:x:1\nweb:x:33:33::/srv/www:/bin/false\nnone:x:5:5:::\n";
+        assert_eq!(super::home_in(passwd, 33), Some("/srv/www"));
+        assert_eq!(super::home_in(passwd, 1), None);
+        assert_eq!(super::home_in(passwd, 5), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! What the runtime specification demands and JSON cannot say. Looks at nothing outside of the spec.
+
+use std::collections::HashSet;
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
+
+use super::Error;
+
+/// # Errors
+/// The first rule that the spec breaks.
+pub(crate) fn check(spec: &Spec) -> Result<(), Error> {
+    let process = spec.process().as_ref().ok_or(Error::Missing { field: "process" })?;
+    check_process(process)?;
+    let root = spec.root().as_ref().ok_or(Error::Missing { field: "root" })?;
+    if root.path().as_os_str().is_empty() {
+        return Err(Error::Missing { field: "root.path" });
+    }
+    let linux = spec.linux().as_ref().ok_or(Error::Missing { field: "linux" })?;
+    check_namespaces(spec, linux)
+}
+
+/// A process of a spec, or one to exec.
+pub(crate) fn check_process(process: &Process) -> Result<(), Error> {
+    let args = process.args().as_deref().unwrap_or_default();
+    if args.first().is_none_or(|name| name.is_empty()) {
+        return Err(Error::Missing { field: "process.args" });
+    }
+    if !process.cwd().is_absolute() {
+        let value = process.cwd().display().to_string();
+        return Err(Error::Invalid { field: "process.cwd", value, expected: "an absolute path" });
+    }
+    for variable in process.env().iter().flatten() {
+        if !variable.contains('=') || variable.starts_with('=') {
+            return Err(Error::Invalid { field: "process.env", value: variable.clone(), expected: "NAME=value" });
+        }
+    }
+    let mut seen = HashSet::new();
+    for limit in process.rlimits().iter().flatten() {
+        if !seen.insert(limit.typ().to_string()) {
+            return Err(Error::Duplicate { field: "process.rlimits", value: limit.typ().to_string() });
+        }
+        if limit.soft() > limit.hard() {
+            let value = format!("{} soft {} hard {}", limit.typ(), limit.soft(), limit.hard());
+            return Err(Error::Invalid { field: "process.rlimits", value, expected: "soft at most hard" });
+        }
+    }
+    if let Some(adj) = process.oom_score_adj()
+        && !(-1000..=1000).contains(&adj)
+    {
+        let value = adj.to_string();
+        return Err(Error::Invalid { field: "process.oomScoreAdj", value, expected: "between -1000 and 1000" });
+    }
+    Ok(())
+}
+
+fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
+    let mut seen = HashSet::new();
+    for namespace in linux.namespaces().iter().flatten() {
+        if !seen.insert(namespace.typ().to_string()) {
+            return Err(Error::Duplicate { field: "linux.namespaces", value: namespace.typ().to_string() });
+        }
+        if let Some(path) = given_path(namespace.path())
+            && !path.is_absolute()
+        {
+            let value = path.display().to_string();
+            return Err(Error::Invalid { field: "linux.namespaces.path", value, expected: "an absolute path" });
+        }
+    }
+    let find = |kind| linux.namespaces().iter().flatten().find(|namespace| namespace.typ() == kind);
+    if find(LinuxNamespaceType::Mount).is_none() {
+        return Err(Error::Contradiction("a container needs a mount namespace in linux.namespaces"));
+    }
+    let mapped = |maps: &Option<Vec<_>>| maps.as_ref().is_some_and(|maps| !maps.is_empty());
+    let mapped = (mapped(linux.uid_mappings()), mapped(linux.gid_mappings()));
+    match find(LinuxNamespaceType::User).map(|namespace| given_path(namespace.path()).is_some()) {
+        Some(false) if mapped != (true, true) => {
+            return Err(Error::Contradiction("a new user namespace needs linux.uidMappings and linux.gidMappings"));
+        }
+        None if mapped != (false, false) => {
+            return Err(Error::Contradiction("linux.uidMappings and linux.gidMappings need a user namespace"));
+        }
+        _ => {}
+    }
+    if find(LinuxNamespaceType::Uts).is_none() && (spec.hostname().is_some() || spec.domainname().is_some()) {
+        return Err(Error::Contradiction("hostname and domainname need a UTS namespace"));
+    }
+    let offsets = linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty());
+    if offsets && find(LinuxNamespaceType::Time).is_none_or(|namespace| given_path(namespace.path()).is_some()) {
+        return Err(Error::Contradiction("linux.timeOffsets need a new time namespace"));
+    }
+    Ok(())
+}
+
+/// containerd and CRI write an empty path where they mean none.
+pub(crate) fn given_path(path: &Option<std::path::PathBuf>) -> Option<&std::path::Path> {
+    path.as_deref().filter(|path| !path.as_os_str().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(edit: impl FnOnce(&mut serde_json::Value)) -> Result<(), String> {
+        let mut json = serde_json::json!({
+            "ociVersion": "1.2.0",
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["sh"], "cwd": "/"},
+            "root": {"path": "rootfs"},
+            "linux": {"namespaces": [{"type": "mount"}, {"type": "uts"}]},
+        });
+        edit(&mut json);
+        check(&serde_json::from_value(json).unwrap()).map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn a_plain_spec_passes() {
+        spec(|_| {}).unwrap();
+    }
+
+    #[test]
+    fn what_is_missing_or_contradictory_is_named() {
+        let cases: [(&str, serde_json::Value, &str); 9] = [
+            ("/process", serde_json::Value::Null, "process is missing"),
+            ("/root", serde_json::Value::Null, "root is missing"),
+            ("/process/args", serde_json::json!([]), "process.args is missing"),
+            ("/process/cwd", "tmp".into(), "not an absolute path"),
+            ("/linux/namespaces", serde_json::json!([{"type": "mount"}, {"type": "mount"}]), "has mnt twice"),
+            ("/linux/namespaces", serde_json::json!([{"type": "pid"}]), "mount namespace"),
+            ("/linux/namespaces", serde_json::json!([{"type": "mount"}, {"type": "user"}]), "uidMappings"),
+            ("/linux/namespaces", serde_json::json!([{"type": "mount", "path": "x"}]), "not an absolute path"),
+            ("/linux/uidMappings", serde_json::json!([{"containerID": 0, "hostID": 1, "size": 1}]), "user namespace"),
+        ];
+        for (pointer, value, expected) in cases {
+            let result = spec(|json| {
+                let (parent, key) = pointer.rsplit_once('/').unwrap();
+                json.pointer_mut(parent).unwrap()[key] = value;
+            });
+            assert!(result.clone().is_err_and(|err| err.contains(expected)), "{pointer}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn rlimits_are_unique_and_ordered() {
+        let limits = |limits: serde_json::Value| spec(|json| json["process"]["rlimits"] = limits);
+        let limit = serde_json::json!({"type": "RLIMIT_CORE", "soft": 1, "hard": 2});
+        limits(serde_json::json!([limit])).unwrap();
+        assert!(limits(serde_json::json!([limit, limit])).is_err());
+        assert!(limits(serde_json::json!([{"type": "RLIMIT_CORE", "soft": 3, "hard": 2}])).is_err());
+    }
+}
