@@ -1,0 +1,130 @@
+//! The events of a task's life, as containerd documents them for shims.
+
+use std::time::SystemTime;
+
+use containerd_shim_protos::events::task::{
+    TaskCheckpointed, TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused,
+    TaskResumed, TaskStart,
+};
+use containerd_shim_protos::topics;
+use containerd_shim_protos::types::mount::Mount;
+use protobuf::Message;
+use protobuf::well_known_types::any::Any;
+use protobuf::well_known_types::timestamp::Timestamp;
+use runtime_core::children::Exit;
+
+use crate::process::StdioPaths;
+
+/// One event, encoded: its topic, and the message as containerd expects it in an envelope.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Event {
+    pub(crate) topic: &'static str,
+    pub(crate) message: Any,
+}
+
+impl Event {
+    fn new(topic: &'static str, type_url: &str, message: &impl Message) -> Self {
+        let value = message.write_to_bytes().expect("proto3 messages always encode");
+        Self { topic, message: Any { type_url: type_url.to_owned(), value, ..Any::default() } }
+    }
+
+    pub(crate) fn create(
+        id: &str,
+        bundle: &str,
+        rootfs: &[Mount],
+        stdio: &StdioPaths,
+        checkpoint: &str,
+        pid: u32,
+    ) -> Self {
+        let io = TaskIO {
+            stdin: stdio.stdin.clone(),
+            stdout: stdio.stdout.clone(),
+            stderr: stdio.stderr.clone(),
+            terminal: stdio.terminal,
+            ..TaskIO::default()
+        };
+        let message = TaskCreate {
+            container_id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            rootfs: rootfs.to_vec(),
+            io: Some(io).into(),
+            checkpoint: checkpoint.to_owned(),
+            pid,
+            ..TaskCreate::default()
+        };
+        Self::new(topics::TASK_CREATE_EVENT_TOPIC, "containerd.events.TaskCreate", &message)
+    }
+
+    pub(crate) fn start(id: &str, pid: u32) -> Self {
+        let message = TaskStart { container_id: id.to_owned(), pid, ..TaskStart::default() };
+        Self::new(topics::TASK_START_EVENT_TOPIC, "containerd.events.TaskStart", &message)
+    }
+
+    pub(crate) fn exec_added(id: &str, exec_id: &str) -> Self {
+        let message =
+            TaskExecAdded { container_id: id.to_owned(), exec_id: exec_id.to_owned(), ..TaskExecAdded::default() };
+        Self::new(topics::TASK_EXEC_ADDED_EVENT_TOPIC, "containerd.events.TaskExecAdded", &message)
+    }
+
+    pub(crate) fn exec_started(id: &str, exec_id: &str, pid: u32) -> Self {
+        let message = TaskExecStarted {
+            container_id: id.to_owned(),
+            exec_id: exec_id.to_owned(),
+            pid,
+            ..TaskExecStarted::default()
+        };
+        Self::new(topics::TASK_EXEC_STARTED_EVENT_TOPIC, "containerd.events.TaskExecStarted", &message)
+    }
+
+    /// `process` is the container's id for its init, or the exec id.
+    pub(crate) fn exit(id: &str, process: &str, pid: u32, exit: Exit) -> Self {
+        let message = TaskExit {
+            container_id: id.to_owned(),
+            id: process.to_owned(),
+            pid,
+            exit_status: exit.code,
+            exited_at: Some(timestamp(exit.at)).into(),
+            ..TaskExit::default()
+        };
+        Self::new(topics::TASK_EXIT_EVENT_TOPIC, "containerd.events.TaskExit", &message)
+    }
+
+    pub(crate) fn delete(id: &str, pid: u32, exit: Exit) -> Self {
+        let message = TaskDelete {
+            container_id: id.to_owned(),
+            pid,
+            exit_status: exit.code,
+            exited_at: Some(timestamp(exit.at)).into(),
+            ..TaskDelete::default()
+        };
+        Self::new(topics::TASK_DELETE_EVENT_TOPIC, "containerd.events.TaskDelete", &message)
+    }
+
+    pub(crate) fn oom(id: &str) -> Self {
+        let message = TaskOOM { container_id: id.to_owned(), ..TaskOOM::default() };
+        Self::new(topics::TASK_OOM_EVENT_TOPIC, "containerd.events.TaskOOM", &message)
+    }
+
+    pub(crate) fn paused(id: &str) -> Self {
+        let message = TaskPaused { container_id: id.to_owned(), ..TaskPaused::default() };
+        Self::new(topics::TASK_PAUSED_EVENT_TOPIC, "containerd.events.TaskPaused", &message)
+    }
+
+    pub(crate) fn resumed(id: &str) -> Self {
+        let message = TaskResumed { container_id: id.to_owned(), ..TaskResumed::default() };
+        Self::new(topics::TASK_RESUMED_EVENT_TOPIC, "containerd.events.TaskResumed", &message)
+    }
+
+    pub(crate) fn checkpointed(id: &str, path: &str) -> Self {
+        let message = TaskCheckpointed {
+            container_id: id.to_owned(),
+            checkpoint: path.to_owned(),
+            ..TaskCheckpointed::default()
+        };
+        Self::new(topics::TASK_CHECKPOINTED_EVENT_TOPIC, "containerd.events.TaskCheckpointed", &message)
+    }
+}
+
+pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
+    Timestamp::from(at)
+}

@@ -1,0 +1,345 @@
+//! The rootfs that containerd's snapshotter describes in the Create request, mounted on `<bundle>/rootfs`.
+//!
+//! `containerd_shim::mount` was looked at and not taken: for long options it changes the directory of whatever thread
+//! calls it and ends the whole process when that fails, and it passes every propagation flag at once, which mount(2)
+//! refuses.
+
+use std::ffi::CString;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use containerd_shim_protos::types::mount::Mount;
+use nix::sched::CloneFlags;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+
+/// mount(2) copies one page of options, of which the last byte is a terminator.
+const MAX_DATA: usize = 4095;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("make directory {}", path.display())]
+    Directory {
+        path: PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
+    #[error("find mount target {target:?} in {}", rootfs.display())]
+    Target {
+        target: String,
+        rootfs: PathBuf,
+        #[source]
+        err: Errno,
+    },
+    #[error("mount {kind} {source_path:?} on {}: option {option:?} is not supported", target.display())]
+    Option { kind: String, source_path: String, target: PathBuf, option: String },
+    #[error("mount {kind} {source_path:?} on {}: {length} bytes of options are more than {MAX_DATA}", target.display())]
+    TooLong { kind: String, source_path: String, target: PathBuf, length: usize },
+    #[error("mount {kind} {source_path:?} on {} ({data:?})", target.display())]
+    Mount {
+        kind: String,
+        source_path: String,
+        target: PathBuf,
+        data: String,
+        #[source]
+        err: Errno,
+    },
+    #[error("start a thread to mount from {}", directory.display())]
+    Thread {
+        directory: PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
+    #[error("unmount {}", path.display())]
+    Unmount {
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
+}
+
+/// Mounts all of them in order. Blocks for as long as mount(2) does.
+///
+/// # Errors
+/// Which mount failed and why; those before it are taken away again.
+pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<(), Error> {
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    match std::fs::DirBuilder::new().mode(0o711).create(rootfs) {
+        Err(err) if err.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::Directory { path: rootfs.to_owned(), err });
+        }
+        _ => {}
+    }
+    let mounted = mounts.iter().try_for_each(|mount| mount_one(mount, rootfs));
+    if mounted.is_err()
+        && let Err(err) = unmount_all(rootfs)
+    {
+        tracing::warn!(err = crate::error::chain(&err), "roll back after a failed mount");
+    }
+    mounted
+}
+
+/// Unmounts whatever is mounted on `rootfs`, mounts below it included. It is no error if nothing is.
+///
+/// # Errors
+/// umount2(2)'s.
+pub(crate) fn unmount_all(rootfs: &Path) -> Result<(), Error> {
+    loop {
+        let unmounted = rustix::mount::unmount(rootfs, UnmountFlags::NOFOLLOW).or_else(|err| match err {
+            // Mounts below it, or a file that somebody holds open: it goes when they do.
+            Errno::BUSY => rustix::mount::unmount(rootfs, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH),
+            err => Err(err),
+        });
+        match unmounted {
+            // There may be another one under it.
+            Ok(()) => {}
+            // Not a mount point, or not there at all.
+            Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(err) => return Err(Error::Unmount { path: rootfs.to_owned(), err }),
+        }
+    }
+}
+
+fn mount_one(mount: &Mount, rootfs: &Path) -> Result<(), Error> {
+    let options = Options::parse(&mount.options);
+    if let Some(option) = options.unsupported {
+        return Err(Error::Option {
+            kind: mount.type_.clone(),
+            source_path: mount.source.clone(),
+            target: rootfs.to_owned(),
+            option: option.to_owned(),
+        });
+    }
+    let data = options.data.join(",");
+    if data.len() <= MAX_DATA {
+        return Call { mount, rootfs, options: &options, data }.run();
+    }
+    // Overlay with many layers: from the directory that they are all in, with relative names.
+    let too_long = || Error::TooLong {
+        kind: mount.type_.clone(),
+        source_path: mount.source.clone(),
+        target: rootfs.to_owned(),
+        length: data.len(),
+    };
+    let (directory, data) = relative_lowerdirs(&options.data).ok_or_else(too_long)?;
+    if data.len() > MAX_DATA {
+        return Err(too_long());
+    }
+    Call { mount, rootfs, options: &options, data }.run_from(&directory)
+}
+
+/// One mount(2) and what belongs to it.
+struct Call<'a> {
+    mount: &'a Mount,
+    rootfs: &'a Path,
+    options: &'a Options<'a>,
+    data: String,
+}
+
+impl Call<'_> {
+    /// From a thread with a working directory of its own, so that no other thread sees it change.
+    fn run_from(self, directory: &Path) -> Result<(), Error> {
+        let failed = |err| Error::Thread { directory: directory.to_owned(), err };
+        std::thread::scope(|scope| {
+            let mounting = || {
+                nix::sched::unshare(CloneFlags::CLONE_FS).map_err(|err| failed(err.into()))?;
+                std::env::set_current_dir(directory).map_err(failed)?;
+                self.run()
+            };
+            let thread = std::thread::Builder::new().name("mount".into()).spawn_scoped(scope, mounting);
+            match thread.map_err(failed)?.join() {
+                Ok(mounted) => mounted,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    fn run(self) -> Result<(), Error> {
+        let target = self.target()?;
+        let failed = |err| Error::Mount {
+            kind: self.mount.type_.clone(),
+            source_path: self.mount.source.clone(),
+            target: target.clone(),
+            data: self.data.clone(),
+            err,
+        };
+        let data = CString::new(self.data.as_str()).map_err(|_| failed(Errno::INVAL))?;
+        let flags = self.options.flags;
+        rustix::mount::mount(&*self.mount.source, &target, &*self.mount.type_, flags, data.as_c_str())
+            .map_err(failed)?;
+        // A bind ignores every other flag; they need a second call (mount(2), "Remounting").
+        let extra = flags.difference(MountFlags::BIND | MountFlags::REC);
+        if flags.contains(MountFlags::BIND) && !extra.is_empty() {
+            rustix::mount::mount_remount(&target, MountFlags::BIND | extra, c"").map_err(failed)?;
+        }
+        if let Some(propagation) = self.options.propagation {
+            rustix::mount::mount_change(&target, propagation).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The rootfs, or a directory in it; a link in an image must not lead out of it.
+    fn target(&self) -> Result<PathBuf, Error> {
+        if self.mount.target.is_empty() {
+            return Ok(self.rootfs.to_owned());
+        }
+        let failed = |err| Error::Target { target: self.mount.target.clone(), rootfs: self.rootfs.to_owned(), err };
+        let path = OFlags::PATH | OFlags::CLOEXEC;
+        let root = rustix::fs::open(self.rootfs, path | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
+        let found = rustix::fs::openat2(&root, &*self.mount.target, path, Mode::empty(), ResolveFlags::IN_ROOT)
+            .map_err(failed)?;
+        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&found));
+        std::fs::read_link(link).map_err(|_| failed(Errno::NOENT))
+    }
+}
+
+/// fstab's options taken apart: flags for the kernel, and what the file system itself reads.
+#[derive(Debug)]
+struct Options<'a> {
+    flags: MountFlags,
+    propagation: Option<MountPropagationFlags>,
+    data: Vec<&'a str>,
+    unsupported: Option<&'a str>,
+}
+
+impl<'a> Options<'a> {
+    fn parse(options: &'a [String]) -> Self {
+        let (flags, propagation) = (MountFlags::empty(), None);
+        let mut parsed = Self { flags, propagation, data: Vec::new(), unsupported: None };
+        for option in options {
+            parsed.add(option);
+        }
+        parsed
+    }
+
+    fn add(&mut self, option: &'a str) {
+        let set = match option {
+            "defaults" => MountFlags::empty(),
+            "bind" => MountFlags::BIND,
+            "rbind" => MountFlags::BIND | MountFlags::REC,
+            "dirsync" => MountFlags::DIRSYNC,
+            "noatime" => MountFlags::NOATIME,
+            "nodev" => MountFlags::NODEV,
+            "nodiratime" => MountFlags::NODIRATIME,
+            "noexec" => MountFlags::NOEXEC,
+            "nosuid" => MountFlags::NOSUID,
+            "relatime" => MountFlags::RELATIME,
+            "ro" => MountFlags::RDONLY,
+            "strictatime" => MountFlags::STRICTATIME,
+            "sync" => MountFlags::SYNCHRONOUS,
+            "mand" => MountFlags::PERMIT_MANDATORY_FILE_LOCKING,
+            _ => return self.clear_or_pass(option),
+        };
+        self.flags |= set;
+    }
+
+    fn clear_or_pass(&mut self, option: &'a str) {
+        use MountPropagationFlags as Propagation;
+        let clear = match option {
+            "async" => MountFlags::SYNCHRONOUS,
+            "atime" => MountFlags::NOATIME,
+            "dev" => MountFlags::NODEV,
+            "diratime" => MountFlags::NODIRATIME,
+            "exec" => MountFlags::NOEXEC,
+            "nomand" => MountFlags::PERMIT_MANDATORY_FILE_LOCKING,
+            "norelatime" => MountFlags::RELATIME,
+            "nostrictatime" => MountFlags::STRICTATIME,
+            "rw" => MountFlags::RDONLY,
+            "suid" => MountFlags::NOSUID,
+            "private" => return self.propagation = Some(Propagation::PRIVATE),
+            "rprivate" => return self.propagation = Some(Propagation::PRIVATE | Propagation::REC),
+            "shared" => return self.propagation = Some(Propagation::SHARED),
+            "rshared" => return self.propagation = Some(Propagation::SHARED | Propagation::REC),
+            "slave" => return self.propagation = Some(Propagation::DOWNSTREAM),
+            "rslave" => return self.propagation = Some(Propagation::DOWNSTREAM | Propagation::REC),
+            "unbindable" => return self.propagation = Some(Propagation::UNBINDABLE),
+            "runbindable" => return self.propagation = Some(Propagation::UNBINDABLE | Propagation::REC),
+            // A loop device would have to be made, and outlive the shim.
+            "loop" => return self.unsupported = Some(option),
+            other => return self.data.push(other),
+        };
+        self.flags = self.flags.difference(clear);
+    }
+}
+
+/// The directory that all lower layers are in, and the options with their names relative to it.
+fn relative_lowerdirs(data: &[&str]) -> Option<(PathBuf, String)> {
+    const LOWERDIR: &str = "lowerdir=";
+    let lowerdirs: Vec<&str> = data.iter().find_map(|option| option.strip_prefix(LOWERDIR))?.split(':').collect();
+    let first = lowerdirs.first()?;
+    let common = lowerdirs.iter().fold(first.len(), |length, other| {
+        let same = first.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+        length.min(same)
+    });
+    let directory = &first[..=first.get(..common)?.rfind('/')?];
+    let relative: Vec<&str> = lowerdirs.iter().map(|path| &path[directory.len()..]).collect();
+    if relative.iter().any(|name| name.is_empty()) {
+        return None;
+    }
+    let options: Vec<String> = data
+        .iter()
+        .map(|option| match option.starts_with(LOWERDIR) {
+            true => format!("{LOWERDIR}{}", relative.join(":")),
+            false => (*option).to_owned(),
+        })
+        .collect();
+    Some((PathBuf::from(directory), options.join(",")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(options: &[&str]) -> Vec<String> {
+        options.iter().map(|option| (*option).to_owned()).collect()
+    }
+
+    #[test]
+    fn flags_and_data_are_told_apart() {
+        let options = strings(&["rbind", "ro", "nosuid", "suid", "rprivate", "size=1m", "index=off"]);
+        let parsed = Options::parse(&options);
+        assert_eq!(parsed.flags, MountFlags::BIND | MountFlags::REC | MountFlags::RDONLY);
+        assert_eq!(parsed.propagation, Some(MountPropagationFlags::PRIVATE | MountPropagationFlags::REC));
+        assert_eq!(parsed.data, ["size=1m", "index=off"]);
+        assert!(parsed.unsupported.is_none());
+    }
+
+    #[test]
+    fn a_later_option_undoes_an_earlier() {
+        let options = strings(&["ro", "noexec", "rw", "exec", "defaults"]);
+        assert_eq!(Options::parse(&options).flags, MountFlags::empty());
+    }
+
+    #[test]
+    fn many_layers_become_relative() {
+        let data = ["index=off", "workdir=/v/snapshots/9/work", "lowerdir=/v/snapshots/21/fs:/v/snapshots/2/fs"];
+        let (directory, data) = relative_lowerdirs(&data).unwrap();
+        assert_eq!(directory, Path::new("/v/snapshots/"));
+        assert_eq!(data, "index=off,workdir=/v/snapshots/9/work,lowerdir=21/fs:2/fs");
+    }
+
+    #[test]
+    fn a_directory_that_is_the_prefix_of_another_stays_whole() {
+        let (directory, data) = relative_lowerdirs(&["lowerdir=/a/b/fs:/a/b/fs2:/a/b/fs"]).unwrap();
+        assert_eq!((directory.as_path(), data.as_str()), (Path::new("/a/b/"), "lowerdir=fs:fs2:fs"));
+    }
+
+    #[test]
+    fn options_without_layers_stay_as_long_as_they_are() {
+        assert!(relative_lowerdirs(&["upperdir=/u"]).is_none());
+    }
+
+    #[test]
+    fn nothing_mounted_is_nothing_to_unmount() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: umount2(2) needs root to say that nothing is mounted");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        unmount_all(directory.path()).unwrap();
+        unmount_all(&directory.path().join("gone")).unwrap();
+    }
+}

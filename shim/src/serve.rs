@@ -1,0 +1,143 @@
+//! The serving process: sets itself up, answers until it is told to shut down, and leaves nothing behind.
+
+use std::fs::OpenOptions;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use containerd_shim::Flags;
+use tokio::signal::unix::{SignalKind, signal};
+use ttrpc::r#async::Server;
+use ttrpc::r#async::transport::Listener;
+
+use crate::bootstrap::TTRPC_ADDRESS;
+use crate::publisher::Publisher;
+use crate::sandbox::Sandbox;
+use crate::service::Service;
+use crate::task::Context;
+use crate::{log, reaper, socket};
+
+const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+const OOM_SCORE_ADJ_MAX: i32 = 1000;
+/// Blocking calls come in bursts; between them the threads are only memory.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(200);
+const THREAD_STACK: usize = 512 * 1024;
+/// For the last events, when containerd is away while the shim ends.
+const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("stdin is no listening socket")]
+    Listener(#[source] std::io::Error),
+    #[error("open /dev/null as stdin")]
+    Null(#[source] std::io::Error),
+    #[error("become a child subreaper")]
+    Subreaper(#[source] rustix::io::Errno),
+    #[error("start the runtime")]
+    Runtime(#[source] std::io::Error),
+    #[error("handle signals")]
+    Signals(#[source] std::io::Error),
+    #[error("serve ttrpc")]
+    Ttrpc(#[source] ttrpc::Error),
+    #[error("end")]
+    Socket(#[from] socket::Error),
+}
+
+/// Serves on the socket that is this process's stdin, until Shutdown.
+///
+/// # Errors
+/// The process could not be set up; nothing is served then.
+pub(crate) fn run(flags: &Flags) -> Result<(), Error> {
+    log::init(&flags.namespace, flags.debug);
+    let served = serve(flags);
+    if let Err(err) = &served {
+        tracing::error!(id = flags.id, "{}", crate::error::chain(err));
+    }
+    served
+}
+
+fn serve(flags: &Flags) -> Result<(), Error> {
+    let listener = take_listener()?;
+    // Processes that a container's init leaves behind in a shared pid namespace come to this one.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(Error::Subreaper)?;
+    raise_oom_score();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
+        .thread_stack_size(THREAD_STACK)
+        .build()
+        .map_err(Error::Runtime)?;
+    let served = runtime.block_on(answer(flags, listener));
+    // A call that is stuck in the kernel must not keep the process.
+    runtime.shutdown_background();
+    served
+}
+
+/// The socket comes as stdin (see `bootstrap`); afterwards stdin is `/dev/null`.
+fn take_listener() -> Result<UnixListener, Error> {
+    let fd = std::io::stdin().as_fd().try_clone_to_owned().map_err(Error::Listener)?;
+    let listener = UnixListener::from(fd);
+    // Refused by anything but a socket.
+    listener.local_addr().map_err(Error::Listener)?;
+    listener.set_nonblocking(true).map_err(Error::Listener)?;
+    let null = OpenOptions::new().read(true).open("/dev/null").map_err(Error::Null)?;
+    rustix::stdio::dup2_stdin(&null).map_err(|err| Error::Null(err.into()))?;
+    Ok(listener)
+}
+
+/// One above containerd's, which this process has inherited: the shim is to go before containerd, and its containers,
+/// which inherit it in turn, with it.
+fn raise_oom_score() {
+    let raised = std::fs::read_to_string(OOM_SCORE_ADJ).and_then(|score| {
+        let score: i32 = score.trim().parse().map_err(std::io::Error::other)?;
+        std::fs::write(OOM_SCORE_ADJ, (score + 1).min(OOM_SCORE_ADJ_MAX).to_string())
+    });
+    if let Err(err) = raised {
+        tracing::warn!(%err, path = OOM_SCORE_ADJ, "the shim keeps containerd's OOM score");
+    }
+}
+
+async fn answer(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
+    let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+    reaper::adopt_orphans().map_err(Error::Signals)?;
+    let publisher = Publisher::start(&std::env::var(TTRPC_ADDRESS).unwrap_or_default(), &flags.namespace);
+    let context = Context { namespace: flags.namespace.as_str().into(), publisher: publisher.clone() };
+    let sandbox = Arc::new(Sandbox::new(context));
+    end_on_signals(&sandbox)?;
+
+    let listener = Listener::try_from(listener).map_err(Error::Listener)?;
+    let services = Service::new(sandbox.clone()).register();
+    let mut server = Server::new().add_listener(listener).register_service(services);
+    server.start().await.map_err(Error::Ttrpc)?;
+    tracing::debug!(id = flags.id, pid = std::process::id(), "serving");
+
+    sandbox.ended().await;
+    // First the name, then the socket: between the two a new shim of the group can already come.
+    if let Some(path) = path {
+        socket::remove_file(&path)?;
+    }
+    let unsent = publisher.drained(LAST_EVENTS_WITHIN).await;
+    if unsent > 0 {
+        tracing::warn!(unsent, "containerd did not take the last events");
+    }
+    server.shutdown().await.map_err(Error::Ttrpc)?;
+    Ok(())
+}
+
+/// A shim without containers ends on SIGTERM and SIGINT; one with containers stays, as they would be lost with it.
+fn end_on_signals(sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let sandbox = sandbox.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => sandbox.shut_down(),
+                _ = interrupt.recv() => sandbox.shut_down(),
+            }
+        }
+    });
+    Ok(())
+}

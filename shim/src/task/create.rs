@@ -1,0 +1,204 @@
+//! Create: mounts, stdio, and the container with an init that waits for Start.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use containerd_shim_protos::types::mount::Mount;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use runtime_core::ContainerId;
+use runtime_core::container::{Container, CreateOptions, Started};
+use tokio::sync::watch;
+
+use super::{Context, Running, Task, blocking};
+use crate::error::{Error, Result};
+use crate::events::Event;
+use crate::io::Io;
+use crate::mount;
+use crate::options::Options;
+use crate::process::state::State;
+use crate::process::{PipeOwner, Process, StdioPaths};
+
+/// In the bundle: the state root, where it is not the default one. For `delete`.
+pub(crate) const STATE_ROOT_FILE: &str = "rtc-root";
+
+/// A decoded Create request.
+#[derive(Debug)]
+pub(crate) struct Create {
+    pub(crate) id: ContainerId,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: Vec<Mount>,
+    pub(crate) stdio: StdioPaths,
+    /// A directory of CRIU images to restore from, or empty.
+    pub(crate) checkpoint: String,
+    pub(crate) options: Options,
+}
+
+/// Makes the container and publishes that. The answer is the init's pid: 0 when it is to be restored by Start.
+///
+/// # Errors
+/// Nothing is left of it then: no process, mount, cgroup or file.
+pub(crate) async fn create(request: Create, context: Context) -> Result<Arc<Task>> {
+    let Create { id, bundle, rootfs, stdio, checkpoint, options } = request;
+    refuse_unsupported(&id, &options)?;
+    let spec = prepare(&id, &bundle, &rootfs, &options, &context).await?;
+    let parts = Parts { id, bundle, stdio, checkpoint, options, context };
+
+    let rootfs_path = parts.bundle.join("rootfs");
+    let made = match parts.checkpoint.is_empty() {
+        true => parts.make(spec).await,
+        false => Ok(parts.task(&spec, State::CreatedFromCheckpoint)),
+    };
+    match made {
+        Ok(task) => {
+            let bundle = task.bundle.to_string_lossy();
+            let (stdio, checkpoint) = (&task.init.stdio, &task.checkpoint);
+            let created = Event::create(task.id.as_str(), &bundle, &rootfs, stdio, checkpoint, task.init.pid());
+            task.publisher().publish(created);
+            Ok(task)
+        }
+        Err(err) => {
+            let unmounted = tokio::task::spawn_blocking(move || mount::unmount_all(&rootfs_path)).await?;
+            if let Err(err) = unmounted {
+                tracing::error!(err = crate::error::chain(&err), "roll back after a failed create");
+            }
+            Err(err)
+        }
+    }
+}
+
+fn refuse_unsupported(id: &ContainerId, options: &Options) -> Result<()> {
+    if options.systemd_cgroup {
+        return Err(Error::SystemdCgroup { id: id.to_string() });
+    }
+    if !options.binary_name.is_empty() {
+        tracing::warn!(binary = options.binary_name, "rtc executes no runtime binary, the option is ignored");
+    }
+    Ok(())
+}
+
+/// Reads the spec and mounts the rootfs.
+async fn prepare(
+    id: &ContainerId,
+    bundle: &Path,
+    rootfs: &[Mount],
+    options: &Options,
+    context: &Context,
+) -> Result<Spec> {
+    let default_root = options.root.is_empty();
+    let root = options.state_root(&context.namespace);
+    let (id, bundle, rootfs) = (id.to_string(), bundle.to_owned(), rootfs.to_vec());
+    tokio::task::spawn_blocking(move || {
+        let spec = runtime_core::spec::load(&bundle).map_err(|err| Error::Runtime { operation: "create", err })?;
+        if !default_root {
+            // Before there is anything that `delete` would have to find.
+            std::fs::write(bundle.join(STATE_ROOT_FILE), root.as_os_str().as_encoded_bytes())
+                .map_err(|err| Error::StateRoot { id, err })?;
+        }
+        mount::mount_all(&rootfs, &bundle.join("rootfs"))?;
+        Ok(spec)
+    })
+    .await?
+}
+
+/// A request, less what was done already.
+struct Parts {
+    id: ContainerId,
+    bundle: PathBuf,
+    stdio: StdioPaths,
+    checkpoint: String,
+    options: Options,
+    context: Context,
+}
+
+impl Parts {
+    async fn make(self, spec: Spec) -> Result<Arc<Task>> {
+        let task = self.task(&spec, State::Created);
+        let stdio_failed = |err| Error::Stdio { process: "init".to_owned(), id: task.id.to_string(), err };
+        let config = task.init.stdio.config(task.pipe_owner);
+        let (mut io, stdio) =
+            Io::open(&config, task.id.as_str(), &task.context.namespace).await.map_err(stdio_failed)?;
+        let options = CreateOptions {
+            id: task.id.clone(),
+            root: task.options.state_root(&task.context.namespace),
+            bundle: task.bundle.clone(),
+            spec,
+            stdio,
+            no_pivot_root: task.options.no_pivot_root,
+            no_new_keyring: task.options.no_new_keyring,
+            pid_file: None,
+        };
+        let (container, started) = blocking("create", move || Container::create(options)).await?;
+        let container = Arc::new(container);
+        let adopted = io.start(started.console).map_err(stdio_failed);
+        let Started { child, .. } = Started { console: None, ..started };
+        let child = Arc::new(child);
+        let watched = adopted.and_then(|()| task.watch_init(&child));
+        if let Err(err) = watched {
+            task.discard(container).await;
+            return Err(err);
+        }
+        task.init.attach(io);
+        task.init.born(&child, State::Created);
+        if task.container.set(container).is_err() {
+            tracing::error!("a task was given two containers");
+        }
+        Ok(task)
+    }
+
+    fn task(self, spec: &Spec, state: State) -> Arc<Task> {
+        let pipe_owner = PipeOwner { uid: self.options.io_uid, gid: self.options.io_gid };
+        Arc::new(Task {
+            id: self.id,
+            bundle: self.bundle,
+            init: Process::new(self.stdio, state),
+            container: OnceLock::new(),
+            execs: Mutex::new(HashMap::new()),
+            running: watch::Sender::new(Running::default()),
+            queue: tokio::sync::Mutex::new(()),
+            starting: tokio::sync::Mutex::new(()),
+            shares_pids: shares_pids(spec),
+            pipe_owner,
+            checkpoint: self.checkpoint,
+            options: self.options,
+            context: self.context,
+        })
+    }
+}
+
+impl Task {
+    /// Takes a container away again that the shim cannot keep.
+    async fn discard(&self, container: Arc<Container>) {
+        if let Err(err) = blocking("delete", move || container.delete(true)).await {
+            tracing::error!(err = crate::error::chain(&err), "roll back after a failed create");
+        }
+    }
+}
+
+/// Whether the container has no pid namespace of its own, so that its processes outlive its init.
+fn shares_pids(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let own = |namespaces: &Vec<_>| {
+        namespaces.iter().any(|namespace: &oci_spec::runtime::LinuxNamespace| {
+            namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none()
+        })
+    };
+    !namespaces.is_some_and(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(namespaces: &str) -> bool {
+        let spec = format!(r#"{{"ociVersion":"1.0.2","linux":{{"namespaces":{namespaces}}}}}"#);
+        shares_pids(&serde_json::from_str(&spec).unwrap())
+    }
+
+    #[test]
+    fn a_pid_namespace_of_its_own_ends_with_its_init() {
+        assert!(!shares(r#"[{"type":"mount"},{"type":"pid"}]"#));
+        assert!(shares(r#"[{"type":"mount"}]"#));
+        assert!(shares(r#"[{"type":"pid","path":"/proc/1/ns/pid"}]"#));
+    }
+}
