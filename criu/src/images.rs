@@ -13,9 +13,10 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use prost::Message;
-use proto::criu::images::{InventoryEntry, PstreeEntry};
+use proto::criu::images::{InventoryEntry, PstreeEntry, StatsEntry};
 
 use crate::error;
 
@@ -24,6 +25,9 @@ const COMMON: u32 = 0x5456_4319;
 const INVENTORY: u32 = 0x5831_3116;
 const PSTREE: u32 = 0x5027_3030;
 const CORE: u32 = 0x5505_3847;
+/// In place of [`COMMON`] in files that are no part of the checkpoint.
+const SERVICE: u32 = 0x5510_5940;
+const STATS: u32 = 0x5709_3306;
 
 /// `img_version` of images with [`COMMON`] in front.
 const VERSION_WITH_COMMON: u32 = 2;
@@ -72,6 +76,45 @@ pub struct Task {
     pub threads: Vec<u32>,
 }
 
+/// What CRIU measured while it dumped (`stats-dump` in its work directory).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DumpStats {
+    /// Until all processes were stopped.
+    pub freezing: Duration,
+    /// How long the processes were stopped, by CRIU's count.
+    pub frozen: Duration,
+    pub memory_dump: Duration,
+    pub memory_write: Duration,
+    /// Pages of 4 KiB.
+    pub pages_written: u64,
+    /// Pages that are in the parent's images.
+    pub pages_in_parent: u64,
+}
+
+impl DumpStats {
+    /// Reads them from CRIU's work directory.
+    ///
+    /// # Errors
+    /// As [`Images::read`].
+    pub fn read(work_dir: &Path) -> error::Result<Self> {
+        let read = || -> Result<Self, Error> {
+            let mut image = Image::open(work_dir, "stats-dump", &[SERVICE, STATS])?;
+            let entry = image.next::<StatsEntry>()?.and_then(|entry| entry.dump);
+            let stats = entry.ok_or_else(|| image.damaged("it has no statistics of a dump"))?;
+            let micros = |time: u32| Duration::from_micros(time.into());
+            Ok(Self {
+                freezing: micros(stats.freezing_time),
+                frozen: micros(stats.frozen_time),
+                memory_dump: micros(stats.memdump_time),
+                memory_write: micros(stats.memwrite_time),
+                pages_written: stats.pages_written,
+                pages_in_parent: stats.pages_skipped_parent,
+            })
+        };
+        read().map_err(|err| error::Error::Images { dir: work_dir.to_owned(), err })
+    }
+}
+
 /// What is in an image directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Images {
@@ -98,15 +141,15 @@ impl Images {
     }
 
     fn open(dir: &Path) -> Result<Self, Error> {
-        let inventory = Image::open(dir, "inventory.img", INVENTORY, false)?.only::<InventoryEntry>()?;
-        let common = match inventory.img_version {
-            1 => false,
-            VERSION_WITH_COMMON => true,
+        let inventory = Image::open(dir, "inventory.img", &[INVENTORY])?.only::<InventoryEntry>()?;
+        let common: &[u32] = match inventory.img_version {
+            1 => &[],
+            VERSION_WITH_COMMON => &[COMMON],
             found => return Err(Error::Format { found }),
         };
         let tasks = read_tasks(dir, common)?;
         for tid in tasks.iter().flat_map(|task| &task.threads) {
-            Image::open(dir, &format!("core-{tid}.img"), CORE, common)?.skip()?;
+            Image::open(dir, &format!("core-{tid}.img"), &[common, &[CORE]].concat())?.skip()?;
         }
         Ok(Self {
             dir: dir.to_owned(),
@@ -119,8 +162,8 @@ impl Images {
     }
 }
 
-fn read_tasks(dir: &Path, common: bool) -> Result<Vec<Task>, Error> {
-    let mut image = Image::open(dir, "pstree.img", PSTREE, common)?;
+fn read_tasks(dir: &Path, common: &[u32]) -> Result<Vec<Task>, Error> {
+    let mut image = Image::open(dir, "pstree.img", &[common, &[PSTREE]].concat())?;
     let mut tasks = Vec::new();
     while let Some(entry) = image.next::<PstreeEntry>()? {
         tasks.push(Task {
@@ -164,19 +207,19 @@ struct Image {
 }
 
 impl Image {
-    fn open(dir: &Path, name: &str, magic: u32, common: bool) -> Result<Self, Error> {
+    /// `magic` are the numbers that the file begins with.
+    fn open(dir: &Path, name: &str, magic: &[u32]) -> Result<Self, Error> {
         let file = File::open(dir.join(name)).map_err(|err| match err.kind() {
             io::ErrorKind::NotFound => Error::Missing { file: name.to_owned() },
             _ => Error::Io { action: "open", file: name.to_owned(), err },
         })?;
         let mut image = Self { file, name: name.to_owned() };
-        if common && image.number()? != Some(COMMON) {
-            return Err(image.damaged("it does not begin as an image of CRIU"));
+        for expected in magic {
+            if image.number()? != Some(*expected) {
+                return Err(image.damaged("it does not begin as an image of its kind"));
+            }
         }
-        match image.number()? {
-            Some(found) if found == magic => Ok(image),
-            _ => Err(image.damaged("it does not begin as an image of its kind")),
-        }
+        Ok(image)
     }
 
     fn damaged(&self, reason: &'static str) -> Error {
@@ -275,6 +318,17 @@ mod tests {
         let on_disk: u64 = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert_eq!(images.bytes, on_disk);
         assert!(!images.has_parent);
+    }
+
+    #[test]
+    fn the_statistics_of_a_dump_are_read() {
+        use proto::criu::images::DumpStatsEntry;
+        let dir = tempfile::tempdir().unwrap();
+        let dump = DumpStatsEntry { frozen_time: 1500, pages_written: 7, ..Default::default() };
+        let entry = StatsEntry { dump: Some(dump), restore: None }.encode_to_vec();
+        fs::write(dir.path().join("stats-dump"), image(&[SERVICE, STATS], &[entry])).unwrap();
+        let stats = DumpStats::read(dir.path()).unwrap();
+        assert_eq!((stats.frozen, stats.pages_written), (Duration::from_micros(1500), 7));
     }
 
     #[test]

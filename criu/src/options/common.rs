@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use proto::criu::rpc;
+use serde::{Deserialize, Serialize};
 
 /// CRIU's log, a file in the work directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +23,8 @@ impl Default for Log {
 }
 
 /// What CRIU does with cgroups (`--manage-cgroups=MODE`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CgroupMode {
     Ignore,
     None,
@@ -42,7 +44,8 @@ pub struct CgroupRoot {
 }
 
 /// How CRIU keeps packets out while TCP connections are frozen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum NetworkLock {
     Iptables,
     Nftables,
