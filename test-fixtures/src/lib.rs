@@ -1,3 +1,41 @@
-//! What tests need: bundles, images, a scripted CRIU, test nodes. Only ever a dev-dependency.
+//! What the tests of rtc stand on, and nothing that a user gets: only ever a dev-dependency.
+//!
+//! | where | what |
+//! | --- | --- |
+//! | [`tree`] | the root trees that nodes are made from: Debian with containerd 1.7, and with 2.1; made once, cached |
+//! | [`node`] | [`Node`]: a host of its own in namespaces, with containerd in it; exec, files, links, leaks |
+//! | [`image`] | OCI images made on the spot: busybox and the workload |
+//! | [`artifact`] | where the built binaries are: the shim, the command line, the workload |
+//! | `cri` | a crate beside this one: a client of the Container Runtime Interface |
+//! | [`fake_criu`] | a scripted CRIU, for tests of the client without root |
+//! | `src/bin/workload` | the program that runs in the tests' containers; `workload help` lists its modes |
+//!
+//! A test that needs a node starts like this:
+//! ```no_run
+//! use test_fixtures::{Image, Node, NodeConfig};
+//! if let Some(why) = test_fixtures::skip_reason() {
+//!     eprintln!("skipped: {why}");
+//!     return;
+//! }
+//! let node = Node::start(NodeConfig { images: vec![Image::Busybox], ..NodeConfig::default() }).unwrap();
+//! let out = node.exec(["ctr", "run", "--rm", Image::Busybox.name(), "c1", "echo", "hello"]).unwrap();
+//! assert_eq!(out.stdout, b"hello\n");
+//! ```
+//! The node dies, whole, when it is dropped, and when the test's process ends in any other way.
 
+pub mod artifact;
+pub mod error;
 pub mod fake_criu;
+pub mod image;
+pub mod node;
+pub mod tree;
+
+pub use error::{Error, Result};
+pub use image::Image;
+pub use node::{Cgroups, Node, NodeConfig, Output, Snapshot};
+pub use tree::Tree;
+
+/// Why nodes cannot run here, or `None` when they can. Tests print it and return.
+pub fn skip_reason() -> Option<&'static str> {
+    (!rustix::process::geteuid().is_root()).then_some("a test node needs root")
+}
