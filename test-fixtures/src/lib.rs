@@ -7,7 +7,7 @@
 //! | [`image`] | OCI images made on the spot: busybox and the workload |
 //! | [`artifact`] | where the built binaries are: the shim, the command line, the workload |
 //! | `cri` | a crate beside this one: a client of the Container Runtime Interface |
-//! | [`fake_criu`] | a scripted CRIU, for tests of the client without root |
+//! | `fake_criu` | with the feature `fake-criu`: a scripted CRIU, for tests of the client without root |
 //! | `src/bin/workload` | the program that runs in the tests' containers; `workload help` lists its modes |
 //!
 //! A test that needs a node starts like this:
@@ -25,6 +25,7 @@
 
 pub mod artifact;
 pub mod error;
+#[cfg(feature = "fake-criu")]
 pub mod fake_criu;
 pub mod image;
 pub mod node;
