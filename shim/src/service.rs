@@ -188,7 +188,11 @@ impl TaskService for Service {
 
     async fn exec(&self, _: &TtrpcContext, request: api::ExecProcessRequest) -> ttrpc::Result<Empty> {
         let task = self.task(&request.id)?;
-        let spec = json(request.spec.as_ref(), "process spec", &request.id)?;
+        let spec = runtime_core::spec::parse_process(json_of(request.spec.as_ref())).map_err(|err| Error::Json {
+            what: "process spec",
+            id: request.id.clone(),
+            err,
+        })?;
         let stdio = StdioPaths {
             stdin: request.stdin,
             stdout: request.stdout,
@@ -212,8 +216,12 @@ impl TaskService for Service {
 
     async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> ttrpc::Result<Empty> {
         let task = self.task(&request.id)?;
-        let resources = json(request.resources.as_ref(), "resources", &request.id)?;
-        whole(span!("update", request.id), task.update(resources)).await?;
+        let resources = serde_json::from_slice(json_of(request.resources.as_ref())).map_err(|err| Error::Json {
+            what: "resources",
+            id: request.id,
+            err,
+        })?;
+        whole(span!("update", task.id), task.update(resources)).await?;
         Ok(Empty::default())
     }
 
@@ -270,9 +278,8 @@ fn decode_create(request: api::CreateTaskRequest) -> Result<Create> {
 }
 
 /// An `Any` that carries JSON, as containerd sends what the OCI specification defines.
-fn json<T: serde::de::DeserializeOwned>(any: Option<&Any>, what: &'static str, id: &str) -> Result<T> {
-    let value = any.map_or(&[][..], |any| &any.value);
-    serde_json::from_slice(value).map_err(|err| Error::Json { what, id: id.to_owned(), err })
+fn json_of(any: Option<&Any>) -> &[u8] {
+    any.map_or(&[], |any| &any.value)
 }
 
 fn process_details(exec_id: String) -> Result<Any> {

@@ -4,7 +4,7 @@ mod check;
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capability, Spec};
+use oci_spec::runtime::{Capability, Process, Spec};
 use serde_json::Value;
 
 pub(crate) use check::{check, check_process, given_path};
@@ -58,20 +58,36 @@ pub fn load(bundle: &Path) -> Result<Spec> {
     Ok(parse(&json).map_err(|err| Error::Parse { path, err })?)
 }
 
+/// Parses the `process` of an exec, leniently as [`load`] does.
+///
+/// # Errors
+/// Where and why it is no process.
+pub fn parse_process(json: &[u8]) -> std::result::Result<Process, serde_json::Error> {
+    match serde_json::from_slice(json) {
+        Ok(process) => Ok(process),
+        Err(first) => {
+            let mut value: Value = serde_json::from_slice(json)?;
+            let dropped = drop_unknown_capabilities(value.pointer_mut("/capabilities"));
+            if dropped { serde_json::from_value(value) } else { Err(first) }
+        }
+    }
+}
+
 fn parse(json: &[u8]) -> std::result::Result<Spec, serde_json::Error> {
     match serde_json::from_slice(json) {
         Ok(spec) => Ok(spec),
         // The usual spec is parsed once; only one that fails is looked through for names that oci-spec does not know.
         Err(first) => {
             let mut value: Value = serde_json::from_slice(json)?;
-            if drop_unknown_capabilities(&mut value) { serde_json::from_value(value) } else { Err(first) }
+            let dropped = drop_unknown_capabilities(value.pointer_mut("/process/capabilities"));
+            if dropped { serde_json::from_value(value) } else { Err(first) }
         }
     }
 }
 
 /// Whether any was found.
-fn drop_unknown_capabilities(spec: &mut Value) -> bool {
-    let Some(Value::Object(sets)) = spec.pointer_mut("/process/capabilities") else { return false };
+fn drop_unknown_capabilities(capabilities: Option<&mut Value>) -> bool {
+    let Some(Value::Object(sets)) = capabilities else { return false };
     let mut found = false;
     for (set, names) in sets {
         if let Value::Array(names) = names {
