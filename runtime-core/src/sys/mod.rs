@@ -1,6 +1,7 @@
 //! The system calls that neither nix nor rustix wraps: the one place of this crate where unsafe is allowed.
 #![allow(unsafe_code)]
 
+pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod fd;
 pub(crate) mod keyring;

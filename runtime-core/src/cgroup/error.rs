@@ -1,0 +1,114 @@
+//! What can go wrong with a cgroup.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::Pid;
+
+/// An operation on a container's cgroup failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("no cgroup filesystem is mounted (read {path})")]
+    NotMounted { path: PathBuf },
+    #[error("read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
+    #[error("write {value:?} to {path}")]
+    Write {
+        path: PathBuf,
+        value: String,
+        #[source]
+        err: Errno,
+    },
+    #[error("{path} has an unexpected line {line:?}")]
+    Parse { path: PathBuf, line: String },
+    #[error("make cgroup directory {path}")]
+    Mkdir {
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
+    #[error("open cgroup directory {path}")]
+    Open {
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
+    #[error("cgroup {path} is in use by {processes} processes, use another cgroup path")]
+    InUse { path: PathBuf, processes: usize },
+    #[error("{limit} {value}: controller {controller} is not available in cgroup {version} at {path}")]
+    MissingController { limit: &'static str, value: String, controller: String, version: &'static str, path: PathBuf },
+    #[error(
+        "enable controllers {controllers:?} below cgroup {path}: it has processes of its own, and cgroup v2 allows them \
+         only in leaves; move them into a child cgroup first"
+    )]
+    InternalProcesses { path: PathBuf, controllers: String },
+    #[error("the unified map has {key:?}, but this host has cgroup v1: unified needs cgroup v2")]
+    UnifiedOnV1 { key: String },
+    #[error("unified key {key:?} is not the name of a file in a cgroup")]
+    UnifiedKey { key: String },
+    #[error("{limit} {value}: {reason}")]
+    Invalid { limit: &'static str, value: String, reason: &'static str },
+    #[error("{limit} {value} of cgroup {path}")]
+    Limit {
+        limit: &'static str,
+        value: String,
+        path: PathBuf,
+        #[source]
+        err: cgroups_rs::fs::error::Error,
+    },
+    #[error("memory limit {limit} is below the {usage} bytes that cgroup {path} uses now")]
+    MemoryBelowUsage { limit: i64, usage: u64, path: PathBuf },
+    #[error("device rule {rule:?}: {reason}")]
+    DeviceRule { rule: String, reason: &'static str },
+    #[error("{operation} the device program of cgroup {path}")]
+    DeviceProgram {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
+    #[error("wait for {path}")]
+    Wait {
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
+    #[error("cgroup {path} is not {wanted} after {deadline:?}{}", rollback.as_ref().map(|_| ", and thawing it failed").unwrap_or_default())]
+    FreezeTimeout {
+        path: PathBuf,
+        wanted: &'static str,
+        deadline: Duration,
+        /// Why the way back failed too.
+        rollback: Option<Box<Error>>,
+    },
+    #[error("cgroup {path} still has {processes} processes after {deadline:?}")]
+    KillTimeout { path: PathBuf, processes: usize, deadline: Duration },
+    #[error("send signal {signal} to process {pid} of cgroup {path}")]
+    Signal {
+        pid: Pid,
+        signal: i32,
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
+    #[error("watch {path} for OOM kills")]
+    OomWatch {
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
+    #[error("remove cgroup directory {path}, {processes} processes are in it")]
+    Remove {
+        path: PathBuf,
+        processes: usize,
+        #[source]
+        err: Errno,
+    },
+}
