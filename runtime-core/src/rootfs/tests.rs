@@ -288,7 +288,10 @@ fn tmpcopyup_keeps_what_the_image_had() {
         fs::set_permissions(format!("{ROOT}/var/sub/file"), fs::Permissions::from_mode(0o4750)).unwrap();
         symlink("sub/file", format!("{ROOT}/var/link")).unwrap();
         let mut spec = default_spec();
-        add_mount(&mut spec, json!({ "destination": "/var", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"] }));
+        add_mount(
+            &mut spec,
+            json!({ "destination": "/var", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"] }),
+        );
         plan_of(&spec).unwrap().mount().unwrap();
         assert_eq!(fs::read_to_string(format!("{ROOT}/var/link")).unwrap(), "text");
         let stat = fs::metadata(format!("{ROOT}/var/sub/file")).unwrap();

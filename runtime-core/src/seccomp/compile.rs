@@ -1,0 +1,162 @@
+//! From the spec's profile to a BPF program.
+
+use std::os::fd::OwnedFd;
+
+use libseccomp::error::SeccompError;
+use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag as Flag,
+    LinuxSeccompOperator as Operator, LinuxSyscall,
+};
+use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
+
+use super::{Error, newer};
+
+const LONGEST: usize = 4096;
+
+/// seccomp(2)'s flags. TSYNC says nothing to a single thread.
+pub(super) fn flags(profile: &LinuxSeccomp) -> Result<u32, Error> {
+    // Without any, runc leaves speculation alone: the mitigation costs more than the filter.
+    let Some(given) = profile.flags() else { return Ok(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32) };
+    given.iter().try_fold(0, |flags, flag| match flag {
+        Flag::SeccompFilterFlagLog => Ok(flags | libc::SECCOMP_FILTER_FLAG_LOG as u32),
+        Flag::SeccompFilterFlagSpecAllow => Ok(flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32),
+        Flag::SeccompFilterFlagTsync => Ok(flags),
+        Flag::SeccompFilterFlagWaitKillableRecv => Err(Error::Unsupported("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")),
+    })
+}
+
+pub(super) fn program(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
+    if profile.listener_path().is_some() {
+        return Err(Error::Unsupported("listenerPath"));
+    }
+    let default = action(profile.default_action(), profile.default_errno_ret())?;
+    let mut context = ScmpFilterContext::new(default).map_err(failed("begin a filter", "with its default action"))?;
+    let arches = arches(profile);
+    for arch in &arches {
+        context.add_arch(*arch).map_err(failed("add architecture", format!("{arch:?}")))?;
+    }
+    for rule in profile.syscalls().iter().flatten() {
+        let action = action(rule.action(), rule.errno_ret())?;
+        // libseccomp refuses a rule that says what the default says.
+        if action != default {
+            add_rule(&mut context, rule, action)?;
+        }
+    }
+    let mut program = newer::prelude(profile, default, &arches);
+    program.extend(export(&context)?);
+    match program.len() / 8 {
+        length if length > LONGEST => Err(Error::TooLong(length)),
+        _ => Ok(program),
+    }
+}
+
+/// The native one is always in the filter: libseccomp begins with it.
+fn arches(profile: &LinuxSeccomp) -> Vec<ScmpArch> {
+    let mut arches = vec![ScmpArch::native()];
+    for arch in profile.architectures().iter().flatten().map(arch) {
+        if arch != ScmpArch::Native && !arches.contains(&arch) {
+            arches.push(arch);
+        }
+    }
+    arches
+}
+
+fn add_rule(context: &mut ScmpFilterContext, rule: &LinuxSyscall, action: ScmpAction) -> Result<(), Error> {
+    let args = rule.args().as_deref().unwrap_or_default();
+    for name in rule.names() {
+        // Profiles name system calls of many kernels and architectures; an unknown one cannot be made.
+        let Ok(syscall) = ScmpSyscall::from_name(name) else { continue };
+        let conditions = args.iter().map(|arg| condition(name, arg)).collect::<Result<Vec<_>, _>>()?;
+        let repeated = (1..args.len()).any(|i| args[..i].iter().any(|earlier| earlier.index() == args[i].index()));
+        // libseccomp takes one condition for an argument. Several for the same one mean "or", as in runc.
+        if repeated {
+            for condition in conditions {
+                context.add_rule_conditional(action, syscall, &[condition]).map_err(failed("add a rule for", name))?;
+            }
+        } else {
+            context.add_rule_conditional(action, syscall, &conditions).map_err(failed("add a rule for", name))?;
+        }
+    }
+    Ok(())
+}
+
+fn condition(syscall: &str, arg: &LinuxSeccompArg) -> Result<ScmpArgCompare, Error> {
+    let index = match u32::try_from(arg.index()) {
+        Ok(index @ 0..=5) => index,
+        _ => return Err(Error::Argument { syscall: syscall.to_owned(), index: arg.index() }),
+    };
+    let (operator, value) = match arg.op() {
+        Operator::ScmpCmpNe => (ScmpCompareOp::NotEqual, arg.value()),
+        Operator::ScmpCmpLt => (ScmpCompareOp::Less, arg.value()),
+        Operator::ScmpCmpLe => (ScmpCompareOp::LessOrEqual, arg.value()),
+        Operator::ScmpCmpEq => (ScmpCompareOp::Equal, arg.value()),
+        Operator::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, arg.value()),
+        Operator::ScmpCmpGt => (ScmpCompareOp::Greater, arg.value()),
+        // The spec's `value` is the mask, `valueTwo` what must be left of the argument.
+        Operator::ScmpCmpMaskedEq => (ScmpCompareOp::MaskedEqual(arg.value()), arg.value_two().unwrap_or(0)),
+    };
+    Ok(ScmpArgCompare::new(index, operator, value))
+}
+
+fn action(action: Action, errno: Option<u32>) -> Result<ScmpAction, Error> {
+    let errno = errno.unwrap_or(libc::EPERM as u32);
+    let value = u16::try_from(errno).map_err(|_| Error::Errno(errno));
+    Ok(match action {
+        Action::ScmpActKill | Action::ScmpActKillThread => ScmpAction::KillThread,
+        Action::ScmpActKillProcess => ScmpAction::KillProcess,
+        Action::ScmpActTrap => ScmpAction::Trap,
+        Action::ScmpActErrno => ScmpAction::Errno(value?.into()),
+        Action::ScmpActTrace => ScmpAction::Trace(value?),
+        Action::ScmpActLog => ScmpAction::Log,
+        Action::ScmpActAllow => ScmpAction::Allow,
+        Action::ScmpActNotify => return Err(Error::Unsupported("SCMP_ACT_NOTIFY")),
+    })
+}
+
+fn arch(arch: &Arch) -> ScmpArch {
+    match arch {
+        Arch::ScmpArchNative => ScmpArch::Native,
+        Arch::ScmpArchX86 => ScmpArch::X86,
+        Arch::ScmpArchX86_64 => ScmpArch::X8664,
+        Arch::ScmpArchX32 => ScmpArch::X32,
+        Arch::ScmpArchArm => ScmpArch::Arm,
+        Arch::ScmpArchAarch64 => ScmpArch::Aarch64,
+        Arch::ScmpArchMips => ScmpArch::Mips,
+        Arch::ScmpArchMips64 => ScmpArch::Mips64,
+        Arch::ScmpArchMips64n32 => ScmpArch::Mips64N32,
+        Arch::ScmpArchMipsel => ScmpArch::Mipsel,
+        Arch::ScmpArchMipsel64 => ScmpArch::Mipsel64,
+        Arch::ScmpArchMipsel64n32 => ScmpArch::Mipsel64N32,
+        Arch::ScmpArchPpc => ScmpArch::Ppc,
+        Arch::ScmpArchPpc64 => ScmpArch::Ppc64,
+        Arch::ScmpArchPpc64le => ScmpArch::Ppc64Le,
+        Arch::ScmpArchS390 => ScmpArch::S390,
+        Arch::ScmpArchS390x => ScmpArch::S390X,
+        Arch::ScmpArchParisc => ScmpArch::Parisc,
+        Arch::ScmpArchParisc64 => ScmpArch::Parisc64,
+        Arch::ScmpArchRiscv64 => ScmpArch::Riscv64,
+        Arch::ScmpArchLoongarch64 => ScmpArch::Loongarch64,
+        Arch::ScmpArchM68k => ScmpArch::M68k,
+        Arch::ScmpArchSh => ScmpArch::Sh,
+        Arch::ScmpArchSheb => ScmpArch::Sheb,
+    }
+}
+
+/// Through a memfd: libseccomp before 2.6 writes to descriptors alone.
+fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
+    let step = |operation| move |err| Error::Export { operation, err };
+    let memfd: OwnedFd =
+        memfd_create("seccomp", MemfdFlags::CLOEXEC).map_err(step("make a memory file for the filter"))?;
+    context.export_bpf(&memfd).map_err(failed("export", "the filter"))?;
+    let length = seek(&memfd, SeekFrom::End(0)).map_err(step("find the filter's length"))?;
+    let mut program = vec![0; usize::try_from(length).unwrap_or(0)];
+    let read = rustix::io::pread(&memfd, &mut program[..], 0).map_err(step("read the filter"))?;
+    program.truncate(read);
+    Ok(program)
+}
+
+fn failed(operation: &'static str, what: impl Into<String>) -> impl FnOnce(SeccompError) -> Error {
+    let what = what.into();
+    move |err| Error::Library { operation, what, err }
+}
