@@ -122,7 +122,6 @@ fn plan(options: &CreateOptions, namespaces: &Namespaces, cgroup: &Cgroup) -> Re
         cgroup: &cgroup.view(),
         no_pivot_root: options.no_pivot_root,
         user_namespace: namespaces.user(),
-        cgroup_namespace: namespaces.new_cgroup,
         network_namespace: namespaces.makes(libc::CLONE_NEWNET),
     };
     Plan::new(&options.spec, &plan).map_err(|err| Error::Rootfs { id: options.id.clone(), err: RootfsError(err) })

@@ -98,7 +98,6 @@ pub(crate) struct PlanOptions<'a> {
     pub(crate) no_pivot_root: bool,
     /// Device nodes cannot be made in a user namespace: bind them.
     pub(crate) user_namespace: bool,
-    pub(crate) cgroup_namespace: bool,
     pub(crate) network_namespace: bool,
 }
 

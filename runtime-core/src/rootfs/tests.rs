@@ -77,7 +77,6 @@ fn plan_with(spec: &Value, no_pivot_root: bool) -> Result<Plan, Error> {
         cgroup: &cgroup,
         no_pivot_root,
         user_namespace: false,
-        cgroup_namespace: false,
         network_namespace: true,
     };
     // As it arrives in the init.
@@ -126,7 +125,9 @@ fn the_default_spec_is_carried_out_whole() {
             let error = fs::write(path, "").unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{path}");
         };
-        ["/new", "/run/new", "/proc/sys/kernel/hostname", "/etc/hosts", "/sys/new"].map(read_only);
+        for path in ["/new", "/run/new", "/proc/sys/kernel/hostname", "/etc/hosts", "/sys/new"] {
+            read_only(path);
+        }
         fs::write("/dev/new", "").unwrap();
         fs::write("/dev/null", "gone").unwrap();
         assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap().trim(), "1");

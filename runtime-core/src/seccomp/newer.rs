@@ -4,7 +4,7 @@
 //! and falls back on ENOSYS alone. So, as in runc, a few instructions go before libseccomp's: a number above the highest
 //! one that the profile names for the architecture returns ENOSYS.
 
-use libseccomp::{ScmpAction, ScmpArch, get_syscall_from_name};
+use libseccomp::{ScmpAction, ScmpArch, ScmpSyscall};
 use oci_spec::runtime::LinuxSeccomp;
 
 const NUMBER: u32 = 0;
@@ -81,7 +81,8 @@ fn instruction(code: u16, yes: u8, no: u8, value: u32) -> [u8; 8] {
 fn newest(profile: &LinuxSeccomp, arch: ScmpArch) -> Option<u32> {
     let names = profile.syscalls().iter().flatten().flat_map(|rule| rule.names());
     // Negative numbers are libseccomp's own, for calls that the architecture does not have.
-    let numbers = names.filter_map(|name| u32::try_from(get_syscall_from_name(name, Some(arch)).ok()?).ok());
+    let numbers =
+        names.filter_map(|name| u32::try_from(ScmpSyscall::from_name_by_arch(name, arch).ok()?.as_raw_syscall()).ok());
     numbers.map(|number| number & !X32).max()
 }
 
