@@ -61,7 +61,7 @@ pub enum Error {
         value: String,
         path: PathBuf,
         #[source]
-        err: cgroups_rs::fs::error::Error,
+        err: Box<cgroups_rs::fs::error::Error>,
     },
     #[error("memory limit {limit} is below the {usage} bytes that cgroup {path} uses now")]
     MemoryBelowUsage { limit: i64, usage: u64, path: PathBuf },

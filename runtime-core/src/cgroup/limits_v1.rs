@@ -63,16 +63,15 @@ fn limit<'a>(
     value: impl Display,
 ) -> impl FnOnce(cgroups_rs::fs::error::Error) -> Error + 'a {
     let value = value.to_string();
-    move |err| Error::Limit { limit, value, path: dir.path.clone(), err }
+    move |err| Error::Limit { limit, value, path: dir.path.clone(), err: Box::new(err) }
 }
 
 fn apply_memory(dirs: Dirs<'_>, memory: &LinuxMemory) -> Result<(), Error> {
     apply_memory_and_swap(dirs, memory)?;
-    if let Some(value) = memory.reservation().filter(|value| *value != 0) {
-        if value > 0 || dirs.find("memory").is_some() {
-            let dir = dirs.need("memory", "memory reservation", value)?;
-            memory_controller(dir).set_soft_limit(value).map_err(limit(dir, "memory reservation", value))?;
-        }
+    let matters = |value: &i64| *value > 0 || (*value != 0 && dirs.find("memory").is_some());
+    if let Some(value) = memory.reservation().filter(matters) {
+        let dir = dirs.need("memory", "memory reservation", value)?;
+        memory_controller(dir).set_soft_limit(value).map_err(limit(dir, "memory reservation", value))?;
     }
     if memory.kernel().is_some() || memory.kernel_tcp().is_some() {
         // Linux 6.1 dropped kmem limits, and they deadlocked before: runc ignores them too.

@@ -8,7 +8,7 @@
 //! A **hybrid** host has v1 controllers and a unified tree beside them. The container is in both; limits, devices and the
 //! freezer are v1's, as with runc, and `cgroup.kill` is the unified tree's.
 //!
-//! **cgroups-rs** writes the v1 limits of cpu, memory, pids and hugetlb: its controllers know those files and cost one
+//! **cgroups-rs** writes the v1 limits of cpu, memory and pids: its controllers know those files and cost one
 //! open and one write each. The rest is ours. Its freezer returns before anything is frozen, it has no device filter for
 //! v2, its statistics turn read errors into zeros, it takes a hybrid host for v1, and its `Cgroup` reads mountinfo and
 //! opens every controller each time, which the start of a container would pay for.
