@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use containerd_shim_protos::types::mount::Mount;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use runtime_core::ContainerId;
-use runtime_core::container::{Container, CreateOptions, Started};
+use runtime_core::container::{Container, CreateOptions, Started, Stdio};
 use tokio::sync::watch;
 
 use super::{Context, Running, Task, blocking};
@@ -114,35 +114,10 @@ struct Parts {
 impl Parts {
     async fn make(self, spec: Spec) -> Result<Arc<Task>> {
         let task = self.task(&spec, State::Created);
-        let stdio_failed = |err| Error::Stdio { process: "init".to_owned(), id: task.id.to_string(), err };
-        let config = task.init.stdio.config(task.pipe_owner);
-        let (mut io, stdio) =
-            Io::open(&config, task.id.as_str(), &task.context.namespace).await.map_err(stdio_failed)?;
-        let options = CreateOptions {
-            id: task.id.clone(),
-            root: task.options.state_root(&task.context.namespace),
-            bundle: task.bundle.clone(),
-            spec,
-            stdio,
-            no_pivot_root: task.options.no_pivot_root,
-            no_new_keyring: task.options.no_new_keyring,
-            pid_file: None,
-        };
-        let (container, started) = blocking("create", move || Container::create(options)).await?;
-        let container = Arc::new(container);
-        let adopted = io.start(started.console).map_err(stdio_failed);
-        let Started { child, .. } = Started { console: None, ..started };
-        let child = Arc::new(child);
-        let watched = adopted.and_then(|()| task.watch_init(&child));
-        if let Err(err) = watched {
-            task.discard(container).await;
-            return Err(err);
-        }
-        task.init.attach(io);
-        task.init.born(&child, State::Created);
-        if task.container.set(container).is_err() {
-            tracing::error!("a task was given two containers");
-        }
+        let (io, stdio) = task.open_init_stdio().await?;
+        let options = task.create_options(spec, stdio);
+        let made = blocking("create", move || Container::create(options)).await?;
+        task.adopt(made, io, State::Created).await?;
         Ok(task)
     }
 
@@ -167,11 +142,53 @@ impl Parts {
 }
 
 impl Task {
-    /// Takes a container away again that the shim cannot keep.
-    async fn discard(&self, container: Arc<Container>) {
-        if let Err(err) = blocking("delete", move || container.delete(true)).await {
-            tracing::error!(err = crate::error::chain(&err), "roll back after a failed create");
+    pub(super) async fn open_init_stdio(&self) -> Result<(Io, Stdio)> {
+        let config = self.init.stdio.config(self.pipe_owner);
+        Io::open(&config, self.id.as_str(), &self.context.namespace).await.map_err(|err| self.stdio_failed(err))
+    }
+
+    pub(super) fn create_options(&self, spec: Spec, stdio: Stdio) -> CreateOptions {
+        CreateOptions {
+            id: self.id.clone(),
+            root: self.options.state_root(&self.context.namespace),
+            bundle: self.bundle.clone(),
+            spec,
+            stdio,
+            no_pivot_root: self.options.no_pivot_root,
+            no_new_keyring: self.options.no_new_keyring,
+            pid_file: None,
         }
+    }
+
+    /// Takes over a container that was just made or restored, and its init's stdio.
+    ///
+    /// # Errors
+    /// The shim could not watch or serve it; it is gone then.
+    pub(super) async fn adopt(
+        self: &Arc<Self>,
+        (container, started): (Container, Started),
+        mut io: Io,
+        state: State,
+    ) -> Result<()> {
+        let container = Arc::new(container);
+        let child = Arc::new(started.child);
+        let adopted = io.start(started.console).map_err(|err| self.stdio_failed(err));
+        if let Err(err) = adopted.and_then(|()| self.watch_init(&child)) {
+            if let Err(err) = blocking("delete", move || container.delete(true)).await {
+                tracing::error!(err = crate::error::chain(&err), "roll back after a failed create");
+            }
+            return Err(err);
+        }
+        self.init.attach(io);
+        self.init.born(&child, state);
+        if self.container.set(container).is_err() {
+            tracing::error!("a task was given two containers");
+        }
+        Ok(())
+    }
+
+    fn stdio_failed(&self, err: crate::io::Error) -> Error {
+        Error::Stdio { process: "init".to_owned(), id: self.id.to_string(), err }
     }
 }
 
