@@ -117,6 +117,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same with another path of CRIU's log, for a caller that moves or removes it.
+    pub fn with_log(mut self, log: Option<PathBuf>) -> Self {
+        if let Self::Died { failure, .. } | Self::Deadline { failure, .. } | Self::Failed { failure, .. } = &mut self {
+            failure.log = log;
+        }
+        self
+    }
+
     /// What CRIU itself said, for the failures that it had a say in.
     pub fn failure(&self) -> Option<&Failure> {
         match self {

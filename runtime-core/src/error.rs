@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::ContainerId;
-use crate::container::Status;
+use crate::container::{CheckpointError, Status};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -104,6 +104,20 @@ pub enum Error {
         #[source]
         err: InitError,
     },
+    #[error("{operation} container {id}")]
+    Criu {
+        id: ContainerId,
+        operation: &'static str,
+        #[source]
+        err: criu::Error,
+    },
+    #[error("{operation} container {id}")]
+    Checkpoint {
+        id: ContainerId,
+        operation: &'static str,
+        #[source]
+        err: CheckpointError,
+    },
     /// An operation failed, and so did undoing what it had begun.
     #[error("cleaning up failed as well ({})", Chain(roll_back))]
     RollBack {
@@ -165,12 +179,25 @@ impl Error {
             Self::Namespace { .. } | Self::Rootfs { .. } | Self::Seccomp { .. } => ErrorKind::InvalidArgument,
             Self::Init { err: InitError(InitErrorKind::Failed(failure)), .. } => failure.kind,
             Self::RollBack { err, .. } => err.kind(),
+            Self::Criu { err, .. } => criu_kind(err),
+            Self::Checkpoint { err, .. } if err.is_invalid_argument() => ErrorKind::InvalidArgument,
             Self::File { .. }
             | Self::State { .. }
             | Self::System { .. }
             | Self::Cgroup { .. }
             | Self::Hook { .. }
+            | Self::Checkpoint { .. }
             | Self::Init { .. } => ErrorKind::Internal,
         }
+    }
+}
+
+fn criu_kind(err: &criu::Error) -> ErrorKind {
+    match err {
+        criu::Error::NotFound { .. } | criu::Error::TooOld { .. } => ErrorKind::FailedPrecondition,
+        criu::Error::Images { .. } => ErrorKind::InvalidArgument,
+        // What has advice is for the caller to change.
+        err if err.failure().is_some_and(|failure| failure.advice.is_some()) => ErrorKind::FailedPrecondition,
+        _ => ErrorKind::Internal,
     }
 }

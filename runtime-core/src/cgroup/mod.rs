@@ -17,6 +17,7 @@
 //! first of a row of writes), since the whole thread group moves. A thread that writes 0 to `tasks` moves itself without
 //! that (Linux 5.5): 0.4 ms for nine hierarchies. Hence [`Cgroup::join_files`], for a process that has one thread.
 
+mod criu;
 mod devices;
 mod devices_v1;
 mod devices_v2;

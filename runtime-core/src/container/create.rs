@@ -8,7 +8,7 @@ use oci_spec::runtime::{Process as ProcessSpec, Spec};
 use super::launch::{self, Launch, LentOrders};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State, hooks};
-use super::{Container, CreateOptions, Started, process};
+use super::{Container, CreateOptions, Started, Stdio, process};
 use crate::cgroup::Cgroup;
 use crate::error::{RootfsError, SeccompError};
 use crate::init::message::Environment;
@@ -16,7 +16,7 @@ use crate::rootfs::{Plan, PlanOptions};
 use crate::{Error, Result, seccomp, spec};
 
 /// How long processes that were ended may keep their cgroup busy while a failed create is undone.
-const ROLL_BACK: Duration = Duration::from_secs(5);
+pub(super) const ROLL_BACK: Duration = Duration::from_secs(5);
 
 pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
     let id = &options.id;
@@ -127,7 +127,7 @@ fn plan(options: &CreateOptions, namespaces: &Namespaces, cgroup: &Cgroup) -> Re
     Plan::new(&options.spec, &plan).map_err(|err| Error::Rootfs { id: options.id.clone(), err: RootfsError(err) })
 }
 
-fn new_state(
+pub(super) fn new_state(
     options: &CreateOptions,
     process: &ProcessSpec,
     namespaces: &Namespaces,
@@ -140,6 +140,11 @@ fn new_state(
         .map(|profile| seccomp::compile(profile, &cache))
         .transpose()
         .map_err(|err| Error::Seccomp { id: id.clone(), err: SeccompError(err) })?;
+    let stdio = state::describe(&options.stdio).map_err(|err| Error::System {
+        id: id.clone(),
+        operation: "look at the standard streams",
+        err,
+    })?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(State {
         oci_version: spec.version().clone(),
@@ -156,12 +161,14 @@ fn new_state(
         capabilities: process.capabilities().clone(),
         rlimits: process.rlimits().clone(),
         keyring: !options.no_new_keyring,
+        terminal: matches!(options.stdio, Stdio::Terminal),
+        stdio,
     })
 }
 
 /// prestart, createRuntime, createContainer and startContainer.
 #[allow(deprecated, reason = "prestart hooks are deprecated and in wide use")]
-fn hooks_of(spec: &Spec) -> [Vec<oci_spec::runtime::Hook>; 4] {
+pub(super) fn hooks_of(spec: &Spec) -> [Vec<oci_spec::runtime::Hook>; 4] {
     [
         hooks(spec, |hooks| hooks.prestart()),
         hooks(spec, |hooks| hooks.create_runtime()),

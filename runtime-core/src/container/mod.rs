@@ -14,6 +14,7 @@
 //! All methods block and may be called from any thread; one container's methods are to be called one at a time by its
 //! owner, but for [`Container::status`], [`Container::pids`], [`Container::stats`] and [`Container::kill`].
 
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
@@ -23,6 +24,7 @@ mod launch;
 mod load;
 mod namespaces;
 mod process;
+mod restore;
 mod start;
 mod state;
 mod status;
@@ -38,6 +40,9 @@ use crate::cgroup::{OomWatch, Stats};
 use crate::children::Child;
 use crate::init::channel::Channel;
 use crate::{ContainerId, Pid, Result, Signal};
+pub use checkpoint::{
+    CgroupMode, CheckpointError, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, RestoreOptions,
+};
 pub use status::Status;
 
 /// What becomes file descriptors 0, 1 and 2 of a process.
@@ -134,6 +139,26 @@ impl Container {
 
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         update::update(self, resources)
+    }
+
+    /// Writes the container's processes into an image directory; they end, or run on with
+    /// [`CheckpointOptions::leave_running`]. A paused container can be checkpointed, and stays paused if it runs on. Blocks
+    /// until CRIU has ended. After a failure the container runs as before, and the directory is as it was.
+    ///
+    /// # Errors
+    /// [`Error::Criu`](crate::Error::Criu) with CRIU's own words, [`Error::Checkpoint`](crate::Error::Checkpoint), or the
+    /// container does not run.
+    pub fn checkpoint(&self, options: &CheckpointOptions) -> Result<Checkpointed> {
+        checkpoint::checkpoint(self, options)
+    }
+
+    /// Makes a container from an image directory that rtc or runc wrote; it is Running at once. What the checkpoint was
+    /// told needs not be told again. After a failure nothing of the container is left, and the images are as they were.
+    ///
+    /// # Errors
+    /// As [`Container::create`] and [`Container::checkpoint`].
+    pub fn restore(options: RestoreOptions) -> Result<(Self, Started)> {
+        restore::restore(&options)
     }
 
     /// Ends what is left of the container (processes of a shared pid namespace too), removes its cgroups and its state

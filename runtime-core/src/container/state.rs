@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Hook, LinuxCapabilities, PosixRlimit, Spec};
 use serde::{Deserialize, Serialize};
 
+use super::Stdio;
 use crate::cgroup::Cgroup;
 use crate::hooks::HookState;
 use crate::seccomp::Filter;
@@ -47,9 +48,27 @@ pub(super) struct State {
     pub(super) capabilities: Option<LinuxCapabilities>,
     pub(super) rlimits: Option<Vec<PosixRlimit>>,
     pub(super) keyring: bool,
+    /// Its stdio is a pty of its own.
+    #[serde(default)]
+    pub(super) terminal: bool,
+    /// What 0, 1 and 2 of the init were at its start ("pipe:[7]"), for a checkpoint; empty with a terminal.
+    #[serde(default)]
+    pub(super) stdio: Vec<String>,
 }
 
 impl State {
+    /// What 0, 1 and 2 of the init were. By now it may have closed them, and its children may still have them.
+    pub(super) fn descriptors(&self, pid: Pid) -> std::io::Result<Vec<String>> {
+        if !self.stdio.is_empty() {
+            return Ok(self.stdio.clone());
+        }
+        let link = |fd: i32| match std::fs::read_link(format!("/proc/{pid}/fd/{fd}")) {
+            Err(err) if err.kind() == IoKind::NotFound => Ok("/dev/null".to_owned()),
+            link => link.map(|path| path.to_string_lossy().into_owned()),
+        };
+        (0..3).map(link).collect()
+    }
+
     pub(super) fn hook_state(&self, status: &str) -> HookState {
         HookState {
             oci_version: self.oci_version.clone(),
@@ -64,6 +83,16 @@ impl State {
 
 pub(super) fn hooks(spec: &Spec, of: impl Fn(&oci_spec::runtime::Hooks) -> &Option<Vec<Hook>>) -> Vec<Hook> {
     spec.hooks().as_ref().and_then(|hooks| of(hooks).clone()).unwrap_or_default()
+}
+
+/// What the descriptors are, as /proc/PID/fd shows them ("pipe:[7]"); nothing for a terminal.
+pub(super) fn describe(stdio: &Stdio) -> std::io::Result<Vec<String>> {
+    let Stdio::Fds { stdin, stdout, stderr } = stdio else { return Ok(Vec::new()) };
+    let link = |fd: &std::os::fd::OwnedFd| {
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd)))?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    [stdin, stdout, stderr].into_iter().map(link).collect()
 }
 
 pub(super) fn seccomp_cache(root: &Path) -> PathBuf {

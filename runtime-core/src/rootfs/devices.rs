@@ -34,7 +34,7 @@ const LINKS: [(&str, &str); 4] = [
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Device {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     kind: Node,
     major: u32,
     minor: u32,

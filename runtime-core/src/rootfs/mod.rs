@@ -19,6 +19,7 @@ mod mount;
 mod options;
 mod pivot;
 mod plan;
+mod restore;
 mod seal;
 mod sysctl;
 #[cfg(test)]

@@ -1,0 +1,180 @@
+//! `rtc.json` in the image directory: what the checkpoint is, so that restore needs to be told nothing twice.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::error::CheckpointError;
+use super::host::Host;
+use super::mounts::External;
+use super::options::CriuOptions;
+
+pub(crate) const FILE: &str = "rtc.json";
+
+/// Raised when an older rtc would restore something else than what was checkpointed.
+pub(crate) const VERSION: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Manifest {
+    pub(crate) version: u32,
+    /// Of the container that was checkpointed.
+    pub(crate) id: String,
+    /// Nanoseconds since 1970.
+    pub(crate) created: u64,
+    /// `sha256:` and the digest of the bundle's config.json.
+    pub(crate) spec_digest: String,
+    pub(crate) options: CriuOptions,
+    /// The processes ran on after the checkpoint.
+    pub(crate) left_running: bool,
+    /// Directory of the parent's images, relative to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<String>,
+    /// What 0, 1 and 2 of the init were, as in descriptors.json.
+    pub(crate) descriptors: Vec<String>,
+    pub(crate) terminal: bool,
+    pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) external_mounts: Vec<External>,
+    pub(crate) criu: String,
+    pub(crate) host: Host,
+    /// Not there when the checkpoint was cut off between its last image and its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timings: Option<Timings>,
+}
+
+/// A namespace of the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Namespace {
+    /// As /proc/PID/ns names it.
+    pub(crate) kind: String,
+    /// It was somebody else's, joined by its path, and is not in the images.
+    pub(crate) external: bool,
+}
+
+/// Microseconds, and pages of 4 KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Timings {
+    pub(crate) total: u64,
+    pub(crate) freezing: u64,
+    pub(crate) frozen: u64,
+    pub(crate) memory_dump: u64,
+    pub(crate) memory_write: u64,
+    pub(crate) pages_written: u64,
+    pub(crate) pages_in_parent: u64,
+}
+
+impl Timings {
+    pub(crate) fn new(total: Duration, stats: &criu::images::DumpStats) -> Self {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            total: micros(total),
+            freezing: micros(stats.freezing),
+            frozen: micros(stats.frozen),
+            memory_dump: micros(stats.memory_dump),
+            memory_write: micros(stats.memory_write),
+            pages_written: stats.pages_written,
+            pages_in_parent: stats.pages_in_parent,
+        }
+    }
+}
+
+impl Manifest {
+    /// Replaces the file whole or not at all.
+    pub(crate) fn write(&self, dir: &Path) -> Result<(), CheckpointError> {
+        let (path, new) = (dir.join(FILE), dir.join(".rtc.json.new"));
+        let mut json = serde_json::to_vec_pretty(self).map_err(CheckpointError::Encode)?;
+        json.push(b'\n');
+        fs::write(&new, json).map_err(CheckpointError::file("write", &new))?;
+        fs::rename(&new, &path).map_err(CheckpointError::file("rename to", &path))
+    }
+
+    /// `None` for images that another runtime made.
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>, CheckpointError> {
+        let path = dir.join(FILE);
+        let json = match fs::read(&path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(CheckpointError::file("read", &path))?,
+        };
+        // The version alone first: a newer manifest may have other fields.
+        let version: Version =
+            serde_json::from_slice(&json).map_err(|err| CheckpointError::Manifest { path: path.clone(), err })?;
+        if version.version > VERSION {
+            return Err(CheckpointError::ManifestVersion { path, found: version.version });
+        }
+        serde_json::from_slice(&json).map(Some).map_err(|err| CheckpointError::Manifest { path, err })
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// `sha256:` and 64 hexadecimal digits.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::from("sha256:");
+    for byte in Sha256::digest(bytes) {
+        // To a string it cannot fail.
+        write!(text, "{byte:02x}").ok();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> std::path::PathBuf {
+        let dir = std::env::temp_dir().join(format!("rtc-manifest-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_manifest_survives_the_disk() {
+        let dir = scratch("disk");
+        assert_eq!(Manifest::read(&dir).unwrap(), None);
+        let manifest = Manifest {
+            version: VERSION,
+            id: "web".into(),
+            created: 7,
+            spec_digest: digest(b"{}"),
+            options: CriuOptions { tcp_established: true, ..CriuOptions::default() },
+            left_running: false,
+            parent: None,
+            descriptors: vec!["/dev/null".into(), "pipe:[1]".into()],
+            terminal: false,
+            namespaces: vec![Namespace { kind: "net".into(), external: true }],
+            external_mounts: Vec::new(),
+            criu: "4.2.1".into(),
+            host: Host::default(),
+            timings: Some(Timings { total: 3, ..Timings::default() }),
+        };
+        manifest.write(&dir).unwrap();
+        assert_eq!(Manifest::read(&dir).unwrap(), Some(manifest));
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_newer_manifest_is_refused_by_its_version_and_not_by_its_fields() {
+        let dir = scratch("newer");
+        fs::write(dir.join(FILE), r#"{"version":99,"whatever":[]}"#).unwrap();
+        assert!(matches!(Manifest::read(&dir), Err(CheckpointError::ManifestVersion { found: 99, .. })));
+        fs::write(dir.join(FILE), "{").unwrap();
+        assert!(matches!(Manifest::read(&dir), Err(CheckpointError::Manifest { .. })));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn the_digest_is_sha256() {
+        let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(digest(b""), empty);
+    }
+}

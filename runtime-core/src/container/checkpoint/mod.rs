@@ -1,0 +1,84 @@
+//! Checkpoint: the container's processes into an image directory, by CRIU.
+//!
+//! ```text
+//!   image directory                     written by
+//!   descriptors.json                    us, before the dump; runc's
+//!   *.img                               CRIU
+//!   rtc.json                            us, at post-dump: the processes are frozen, and if it cannot be written they run on;
+//!                                       with timings once CRIU has ended
+//! ```
+//! - `options`: what can be told; `manifest`: rtc.json; `host`: what of this host matters to it.
+//! - `mounts` (with `mountinfo`): which mounts are not in the images. `namespaces`: which namespaces.
+//! - `dump`: the verb. `swrk`: how CRIU is started. `work`: where its log is.
+//!
+//! A dump that fails leaves the container as it was and the directory without what the dump wrote.
+
+mod dump;
+mod error;
+pub(super) mod host;
+pub(super) mod manifest;
+mod mountinfo;
+pub(super) mod mounts;
+pub(super) mod namespaces;
+mod options;
+pub(super) mod swrk;
+pub(super) mod work;
+
+pub(super) use dump::checkpoint;
+pub use error::CheckpointError;
+pub use options::{CgroupMode, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, RestoreOptions};
+
+use std::path::{Path, PathBuf};
+
+use criu::Common;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use super::state::State;
+use crate::cgroup::Cgroup;
+use crate::error::RootfsError;
+use crate::rootfs::{Plan, PlanOptions};
+
+/// runc's, for the annotation that names a container's own configuration of CRIU. An empty one is for none.
+const CONFIG_ANNOTATION: &str = "org.criu.config";
+/// Read when there is no annotation: ours first, then the one that administrators have for runc.
+const CONFIG_FILES: [&str; 2] = ["/etc/criu/rtc.conf", "/etc/criu/runc.conf"];
+
+impl CriuOptions {
+    pub(super) fn apply(&self, common: &mut Common) {
+        common.tcp_established = self.tcp_established;
+        common.tcp_close = self.tcp_close;
+        common.ext_unix_sk = self.ext_unix_sk;
+        common.shell_job = self.shell_job;
+        common.file_locks = self.file_locks;
+        common.link_remap = self.link_remap;
+        common.ghost_limit = self.ghost_limit;
+        common.empty_net_ns = self.empty_net_ns;
+        common.auto_dedup = self.auto_dedup;
+        common.manage_cgroups = Some(self.manage_cgroups.unwrap_or(CgroupMode::Soft));
+        common.network_lock = self.network_lock;
+        // The pty's other end is ours; it comes back by a notification.
+        common.orphan_pts_master = true;
+        common.notify = true;
+    }
+}
+
+pub(super) fn config_file(state: &State) -> Option<PathBuf> {
+    match state.annotations.get(CONFIG_ANNOTATION) {
+        Some(path) => Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty()),
+        None => CONFIG_FILES.iter().map(PathBuf::from).find(|path| path.exists()),
+    }
+}
+
+/// The mounts of a spec.
+pub(super) fn plan(bundle: &Path, spec: &Spec, cgroup: &Cgroup) -> Result<Plan, CheckpointError> {
+    let namespaces = || spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
+    let has = |kind: LinuxNamespaceType| namespaces().any(|namespace| namespace.typ() == kind);
+    let options = PlanOptions {
+        bundle,
+        cgroup: &cgroup.view(),
+        no_pivot_root: false,
+        user_namespace: has(LinuxNamespaceType::User),
+        network_namespace: has(LinuxNamespaceType::Network),
+    };
+    Plan::new(spec, &options).map_err(|err| CheckpointError::Rootfs(RootfsError(err)))
+}

@@ -1,0 +1,147 @@
+//! What a checkpoint and a restore can be told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use criu::{CgroupMode, NetworkLock};
+use serde::{Deserialize, Serialize};
+
+use crate::container::CreateOptions;
+
+/// What CRIU is told beside what follows from the container. Kept in the checkpoint; restore replays it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CriuOptions {
+    /// Carry established TCP connections.
+    pub tcp_established: bool,
+    /// Close TCP connections at restore.
+    pub tcp_close: bool,
+    /// Leave out connections that are not accepted yet.
+    pub tcp_skip_in_flight: bool,
+    /// Allow unix sockets whose other end is outside.
+    pub ext_unix_sk: bool,
+    /// Allow a session whose leader is outside.
+    pub shell_job: bool,
+    pub file_locks: bool,
+    /// Give deleted files that are open a name again.
+    pub link_remap: bool,
+    /// Bytes; the largest deleted file that is carried.
+    pub ghost_limit: Option<u32>,
+    /// Leave the network namespace empty for somebody else to fill.
+    pub empty_net_ns: bool,
+    /// Free the parent's pages that a dump replaces.
+    pub auto_dedup: bool,
+    /// `Soft` where nothing is said.
+    pub manage_cgroups: Option<CgroupMode>,
+    pub network_lock: Option<NetworkLock>,
+}
+
+impl CriuOptions {
+    /// What was said at the checkpoint, with what is said now over it.
+    pub(in crate::container) fn over(&self, recorded: &Self) -> Self {
+        Self {
+            // Who asks for closed connections does not want the recorded ones back.
+            tcp_established: self.tcp_established || recorded.tcp_established && !self.tcp_close,
+            tcp_close: self.tcp_close || recorded.tcp_close,
+            tcp_skip_in_flight: self.tcp_skip_in_flight || recorded.tcp_skip_in_flight,
+            ext_unix_sk: self.ext_unix_sk || recorded.ext_unix_sk,
+            shell_job: self.shell_job || recorded.shell_job,
+            file_locks: self.file_locks || recorded.file_locks,
+            link_remap: self.link_remap || recorded.link_remap,
+            ghost_limit: self.ghost_limit.or(recorded.ghost_limit),
+            empty_net_ns: self.empty_net_ns || recorded.empty_net_ns,
+            auto_dedup: self.auto_dedup || recorded.auto_dedup,
+            manage_cgroups: self.manage_cgroups.or(recorded.manage_cgroups),
+            network_lock: self.network_lock.or(recorded.network_lock),
+        }
+    }
+}
+
+/// How to checkpoint a container.
+#[derive(Clone, Debug)]
+pub struct CheckpointOptions {
+    /// Where the images go; made with mode 0700 if it is missing.
+    pub image_dir: PathBuf,
+    /// Where CRIU writes its log and statistics, kept as it is afterwards. Without it they are in the container's state
+    /// directory while CRIU runs, and of a failure the log stays in the bundle as `criu-dump.log`.
+    pub work_dir: Option<PathBuf>,
+    /// Images of a pre-dump, relative to `image_dir`.
+    pub parent: Option<PathBuf>,
+    /// The container runs on afterwards; without it the container is ended once its images are complete.
+    pub leave_running: bool,
+    pub criu: CriuOptions,
+    /// How long CRIU may take; without it, as long as it wants.
+    pub limit: Option<Duration>,
+}
+
+impl CheckpointOptions {
+    pub fn new(image_dir: PathBuf) -> Self {
+        let criu = CriuOptions::default();
+        Self { image_dir, work_dir: None, parent: None, leave_running: false, criu, limit: None }
+    }
+}
+
+/// A checkpoint that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpointed {
+    /// Sum of the sizes of all files in the image directory, in bytes.
+    pub bytes: u64,
+    /// From the request to the end of CRIU.
+    pub total: Duration,
+    /// How long the processes were stopped, by CRIU's count. `None` if CRIU left no statistics.
+    pub frozen: Option<Duration>,
+}
+
+/// How to restore a container.
+#[derive(Debug)]
+pub struct RestoreOptions {
+    /// The container that comes into being: its id, bundle, stdio and the rest.
+    pub create: CreateOptions,
+    pub image_dir: PathBuf,
+    /// As [`CheckpointOptions::work_dir`]; the log is `criu-restore.log`.
+    pub work_dir: Option<PathBuf>,
+    /// Over what the checkpoint itself says.
+    pub criu: CriuOptions,
+    /// Another AppArmor profile or SELinux context (`apparmor:NAME`, `selinux:CONTEXT`).
+    pub lsm_profile: Option<String>,
+    /// Another SELinux context for mounts.
+    pub lsm_mount_context: Option<String>,
+    pub limit: Option<Duration>,
+}
+
+impl RestoreOptions {
+    pub fn new(create: CreateOptions, image_dir: PathBuf) -> Self {
+        Self {
+            create,
+            image_dir,
+            work_dir: None,
+            criu: CriuOptions::default(),
+            lsm_profile: None,
+            lsm_mount_context: None,
+            limit: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_takes_what_the_checkpoint_says_and_adds_to_it() {
+        let recorded = CriuOptions { tcp_established: true, ghost_limit: Some(1), ..CriuOptions::default() };
+        let nothing = CriuOptions::default();
+        assert_eq!(nothing.over(&recorded), recorded);
+        let given = CriuOptions { file_locks: true, ghost_limit: Some(2), ..CriuOptions::default() };
+        let both = given.over(&recorded);
+        assert!(both.tcp_established && both.file_locks);
+        assert_eq!(both.ghost_limit, Some(2));
+    }
+
+    #[test]
+    fn connections_that_are_to_be_closed_are_not_restored() {
+        let recorded = CriuOptions { tcp_established: true, ..CriuOptions::default() };
+        let both = CriuOptions { tcp_close: true, ..CriuOptions::default() }.over(&recorded);
+        assert!(both.tcp_close && !both.tcp_established);
+    }
+}

@@ -1,0 +1,329 @@
+//! The verb `restore`: a container from an image directory.
+//!
+//! ```text
+//!   us                                            criu swrk, in a mount namespace of its own and in the container's cgroups
+//!   images read, state directory, mount points
+//!   made, cgroup made
+//!   start CRIU; it binds the rootfs on
+//!   ROOT/ID/criu-root, and is asked ------------> forks the root process as our child
+//!   registers it, prestart hooks     <----------- setup-namespaces(pid)
+//!   keeps the pty's master           <----------- orphan-pts-master(fd)
+//!   state.json                       <----------- post-restore(pid): everything is restored, nothing runs yet
+//!                                    <----------- reply; CRIU ends, and its mount namespace with it
+//! ```
+//! CRIU wants a root that is a mount point and whose parent is not mounted over, hence criu-root (as with runc). What fails
+//! is undone whole: processes through the cgroup, then cgroup and state directory.
+
+use std::collections::HashSet;
+use std::error::Error as StdError;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+
+use criu::images::Images;
+use criu::{Answer, CgroupRoot, Common, Criu, InheritFd, Log, MINIMUM, Notification};
+use oci_spec::runtime::Hook;
+
+use super::checkpoint::manifest::Manifest;
+use super::checkpoint::swrk::{ForRestore, Plain};
+use super::checkpoint::work::{Work, open_dir};
+use super::checkpoint::{self, CheckpointError, RestoreOptions, mounts, namespaces};
+use super::create::{ROLL_BACK, hooks_of, new_state};
+use super::namespaces::Namespaces;
+use super::state::{self, Directory, InitId, State};
+use super::{Container, Started, Stdio, launch};
+use crate::cgroup::Cgroup;
+use crate::children::{self, Child};
+use crate::error::RootfsError;
+use crate::rootfs::Plan;
+use crate::sys::process::pidfd_signal;
+use crate::{ContainerId, Error, Pid, Result, spec};
+
+const LOG: &str = "restore.log";
+const LOG_LEVEL: i32 = 4;
+
+/// Below the state directory.
+const ROOT: &str = "criu-root";
+
+pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> {
+    let create = &options.create;
+    let id = &create.id;
+    let criu_failed = |err| Error::Criu { id: id.clone(), operation: "restore", err };
+    spec::check(&create.spec)?;
+    // Damaged images are found before anything is made.
+    let images = Images::read(&options.image_dir).map_err(criu_failed)?;
+    let manifest = Manifest::read(&options.image_dir).map_err(failed(id))?;
+    check_stdio(&images, &create.stdio).map_err(failed(id))?;
+    let criu = Criu::find().map_err(criu_failed)?;
+    criu.require(MINIMUM, &Plain).map_err(criu_failed)?;
+
+    let process = create.spec.process().as_ref().ok_or(spec::Error::Missing { field: "process" })?;
+    let namespaces = Namespaces::new(id, &create.spec)?;
+    let cgroups_path = create.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    let cgroup = Cgroup::new(id, cgroups_path).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
+    let state = new_state(create, process, &namespaces, &cgroup)?;
+    let plan = checkpoint::plan(&create.bundle, &create.spec, &cgroup).map_err(failed(id))?;
+
+    let directory = Directory::new(&create.root, id);
+    directory.make()?;
+    let restore = Restore { options, id, images, manifest, criu, cgroup: &cgroup, plan, directory: &directory };
+    restore.run(state).map_err(|err| {
+        let cgroup = cgroup.kill(ROLL_BACK).and_then(|()| cgroup.remove(ROLL_BACK));
+        let cgroup = cgroup.map_err(|err| Error::Cgroup { id: id.clone(), err });
+        match cgroup.and(directory.remove()) {
+            Ok(()) => err,
+            Err(roll_back) => Error::RollBack { err: Box::new(err), roll_back: Box::new(roll_back) },
+        }
+    })
+}
+
+fn failed(id: &ContainerId) -> impl Fn(CheckpointError) -> Error {
+    let id = id.clone();
+    move |err| Error::Checkpoint { id: id.clone(), operation: "restore", err }
+}
+
+/// A session that had a terminal needs one again, and pipes cannot become one.
+fn check_stdio(images: &Images, stdio: &Stdio) -> Result<(), CheckpointError> {
+    let Some(descriptors) = &images.descriptors else { return Ok(()) };
+    let was_terminal = descriptors.iter().any(|target| target.starts_with("/dev/pts/") || target == "/dev/console");
+    match (was_terminal, stdio) {
+        (true, Stdio::Fds { .. }) => Err(CheckpointError::Stdio { was: "a terminal", is: "none" }),
+        (false, Stdio::Terminal) => Err(CheckpointError::Stdio { was: "no terminal", is: "one" }),
+        _ => Ok(()),
+    }
+}
+
+struct Restore<'a> {
+    options: &'a RestoreOptions,
+    id: &'a ContainerId,
+    images: Images,
+    manifest: Option<Manifest>,
+    criu: Criu,
+    cgroup: &'a Cgroup,
+    plan: Plan,
+    directory: &'a Directory,
+}
+
+/// What the notifications bring.
+struct Arriving<'a> {
+    id: &'a ContainerId,
+    directory: &'a Directory,
+    state: State,
+    prestart: Vec<Hook>,
+    create_runtime: Vec<Hook>,
+    child: Option<Child>,
+    console: Option<OwnedFd>,
+}
+
+impl Restore<'_> {
+    fn run(&self, state: State) -> Result<(Container, Started)> {
+        let create = &self.options.create;
+        // Before there is anything to find: after a crash, delete needs to know the cgroup.
+        self.directory.write(&state)?;
+        self.plan.make_mount_points().map_err(|err| Error::Rootfs { id: self.id.clone(), err: RootfsError(err) })?;
+        let resources = create.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        self.cgroup.create(resources).map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
+
+        let [prestart, create_runtime, ..] = hooks_of(&create.spec);
+        let mut arriving = Arriving {
+            id: self.id,
+            directory: self.directory,
+            state,
+            prestart,
+            create_runtime,
+            child: None,
+            console: None,
+        };
+        let restored = self.run_criu(&mut arriving);
+        let result = restored.and_then(|pid| arriving.finish(pid));
+        let (state, child, console) = match result {
+            Ok(()) => arriving.into_parts(self.id)?,
+            Err(err) => {
+                arriving.end();
+                return Err(err);
+            }
+        };
+        self.container(state, child, console)
+    }
+
+    fn container(&self, state: State, child: Child, console: Option<OwnedFd>) -> Result<(Container, Started)> {
+        let create = &self.options.create;
+        if let Some(path) = &create.pid_file {
+            launch::write_pid_file(self.id, path, child.pid).inspect_err(|_| end(&child))?;
+        }
+        let pidfd = child.pidfd().try_clone_to_owned().map_err(|err| {
+            end(&child);
+            Error::System { id: self.id.clone(), operation: "duplicate a pidfd", err }
+        })?;
+        let directory = Directory::new(&create.root, self.id);
+        let container = Container { directory, state, pidfd: Some(pidfd), channel: Mutex::new(None) };
+        Ok((container, Started { child, console }))
+    }
+
+    fn run_criu(&self, arriving: &mut Arriving<'_>) -> Result<Pid> {
+        let criu_failed = |err| Error::Criu { id: self.id.clone(), operation: "restore", err };
+        let work = Work::new(self.options.work_dir.as_deref(), self.directory.path()).map_err(failed(self.id))?;
+        let root = self.directory.path().join(ROOT);
+        fs::create_dir(&root).map_err(CheckpointError::file("mkdir", &root)).map_err(failed(self.id))?;
+        let request = self.request(&root, &work, &arriving.state).map_err(failed(self.id))?;
+        let join = self.cgroup.all_join_files().map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
+        let spawn = ForRestore::new(join, self.plan.root(), &root).map_err(|err| Error::System {
+            id: self.id.clone(),
+            operation: "prepare CRIU",
+            err,
+        })?;
+
+        let run = || {
+            let mut worker = self.criu.start(request, &spawn)?;
+            worker.request_mut().common.cgroup_roots = cgroup_roots(worker.pid());
+            let mut notify = |notification: Notification, _: BorrowedFd<'_>| arriving.notified(notification);
+            worker.run(&mut notify, self.options.limit)
+        };
+        let restored = run().map_err(|err| criu_failed(work.keep_log(err, LOG, &self.options.create.bundle)))?;
+        fs::remove_dir(&root).map_err(CheckpointError::file("rmdir", &root)).map_err(failed(self.id))?;
+        Pid::new(restored.pid).ok_or_else(|| Error::NotRunning { id: self.id.clone() })
+    }
+
+    fn request(
+        &self,
+        root: &std::path::Path,
+        work: &Work,
+        state: &State,
+    ) -> Result<criu::RestoreOptions, CheckpointError> {
+        let create = &self.options.create;
+        let recorded = self.manifest.as_ref().map(|manifest| manifest.options.clone()).unwrap_or_default();
+        let mut common = Common::new(open_dir(&self.options.image_dir)?);
+        common.work_dir = Some(work.open()?);
+        common.log = Log { file: LOG.to_owned(), level: LOG_LEVEL };
+        common.root = Some(root.to_owned());
+        common.config_file = checkpoint::config_file(state);
+        // A device may have another inode here (runc sets it too).
+        common.evasive_devices = true;
+        common.ext_mounts = match &self.manifest {
+            Some(manifest) => manifest
+                .external_mounts
+                .iter()
+                .map(|mount| mount.at_restore(&self.plan, self.cgroup))
+                .collect::<Result<_, _>>()?,
+            None => mounts::as_runc_names(&self.plan, self.cgroup),
+        };
+        self.options.criu.over(&recorded).apply(&mut common);
+
+        let namespaces = self.manifest.as_ref().map(|manifest| manifest.namespaces.as_slice()).unwrap_or_default();
+        let joined = namespaces::to_join(&create.spec, namespaces)?;
+        let mut request = criu::RestoreOptions::new(common);
+        request.rst_sibling = true;
+        request.lsm_profile = self.options.lsm_profile.clone();
+        request.lsm_mount_context = self.options.lsm_mount_context.clone();
+        request.join_namespaces = joined.join;
+        request.inherit_fds = joined.inherit;
+        request.inherit_fds.extend(self.pipes()?);
+        Ok(request)
+    }
+
+    /// The new stdio in the place of the pipes that the checkpoint had there.
+    fn pipes(&self) -> Result<Vec<InheritFd>, CheckpointError> {
+        let Stdio::Fds { stdin, stdout, stderr } = &self.options.create.stdio else { return Ok(Vec::new()) };
+        let descriptors = self.images.descriptors.iter().flatten();
+        let mut seen = HashSet::new();
+        // stdout and stderr may have been one pipe.
+        descriptors
+            .zip([stdin, stdout, stderr])
+            .filter(|(target, _)| target.starts_with("pipe:") && seen.insert(target.as_str()))
+            .map(|(target, fd)| {
+                let fd = fd.as_fd().try_clone_to_owned().map_err(CheckpointError::file("duplicate", target))?;
+                Ok(InheritFd { key: target.clone(), fd })
+            })
+            .collect()
+    }
+}
+
+impl Arriving<'_> {
+    fn notified(&mut self, notification: Notification) -> Result<Answer, Box<dyn StdError + Send + Sync>> {
+        tracing::debug!(id = %self.id, ?notification, "restore");
+        match notification {
+            Notification::SetupNamespaces { pid } => self.arrived(pid)?,
+            Notification::PostRestore { .. } => self.directory.write(&self.state)?,
+            Notification::OrphanPtsMaster(master) => self.console = Some(master),
+            _ => {}
+        }
+        Ok(Answer::Acknowledge)
+    }
+
+    /// The root process exists, and is our child. It waits for the answer to this notification, so that its pid is its own.
+    fn arrived(&mut self, pid: i32) -> Result<()> {
+        let id = self.id;
+        let system = |operation| move |err| Error::System { id: id.clone(), operation, err };
+        let pid = Pid::new(pid).ok_or_else(|| Error::NotRunning { id: self.id.clone() })?;
+        let child = children::hold().register(pid).map_err(system("register the restored process"))?;
+        self.child = Some(child);
+        let start_time = state::start_time(pid).map_err(system("read the restored process's start time"))?;
+        self.state.init = Some(InitId { pid, start_time });
+        let hook_state = self.state.hook_state("creating");
+        crate::hooks::run("prestart", &self.prestart, &hook_state)
+            .and_then(|()| crate::hooks::run("createRuntime", &self.create_runtime, &hook_state))
+            .map_err(|err| Error::Hook { id: self.id.clone(), err })
+    }
+
+    /// The process of CRIU's reply is the one that is registered.
+    fn finish(&mut self, pid: Pid) -> Result<()> {
+        match &self.child {
+            Some(child) if child.pid == pid => Ok(()),
+            _ => Err(Error::NotRunning { id: self.id.clone() }),
+        }
+    }
+
+    fn into_parts(self, id: &ContainerId) -> Result<(State, Child, Option<OwnedFd>)> {
+        let child = self.child.ok_or_else(|| Error::NotRunning { id: id.clone() })?;
+        Ok((self.state, child, self.console))
+    }
+
+    /// Ends and reaps the root process; the cgroup's other processes are the caller's.
+    fn end(&mut self) {
+        if let Some(child) = self.child.take() {
+            end(&child);
+        }
+    }
+}
+
+/// CRIU is in the container's cgroups by now: what was the root of the checkpoint's cgroups becomes these.
+fn cgroup_roots(pid: i32) -> Vec<CgroupRoot> {
+    // Without them CRIU leaves the processes in its own cgroups, which are the same.
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    parse_cgroup_roots(&text)
+}
+
+/// `4:cpu,cpuacct:/a` (cgroups(7)), each controller for itself, and "" for the unified tree.
+fn parse_cgroup_roots(text: &str) -> Vec<CgroupRoot> {
+    let lines = text.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        Some((fields.next()?, fields.next()?))
+    });
+    lines
+        .flat_map(|(controllers, path)| {
+            let root = |controller: &str| CgroupRoot { controller: Some(controller.to_owned()), path: path.to_owned() };
+            controllers.split(',').map(root).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn end(child: &Child) {
+    // It may be gone already.
+    pidfd_signal(child.pidfd(), libc::SIGKILL).ok();
+    if let Err(err) = child.wait() {
+        tracing::warn!(pid = %child.pid, %err, "wait for a process that was not restored");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_controller_has_its_root() {
+        let roots = parse_cgroup_roots("4:cpu,cpuacct:/a\n9:name=systemd:/b:c\n0::/d\n");
+        let roots: Vec<_> =
+            roots.iter().map(|root| (root.controller.as_deref().unwrap(), root.path.as_str())).collect();
+        assert_eq!(roots, [("cpu", "/a"), ("cpuacct", "/a"), ("name=systemd", "/b:c"), ("", "/d")]);
+    }
+}
