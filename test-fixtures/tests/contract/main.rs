@@ -1,0 +1,86 @@
+//! The contract: what containerd and ctr expect of a shim, end to end, against `io.containerd.runc.v2` and
+//! `io.containerd.rtc.v2` alike.
+//!
+//! Each lane is a runtime, a containerd and a cgroup layout; each test is a group of checks that share one node. All
+//! checks of a group run, whatever failed before; after each one the node is searched for what it left. A name of a lane
+//! filters: `cargo nextest run -p test-fixtures --test contract runc_`.
+
+#![expect(clippy::print_stderr, reason = "why a test is skipped, and which check a failure belongs to")]
+
+mod exec;
+mod host;
+mod killed;
+mod limits;
+mod many;
+mod refused;
+mod run;
+mod stdio;
+mod stop;
+mod task;
+
+use host::{Lane, Runtime};
+use test_fixtures::{Cgroups, Tree};
+
+macro_rules! lane {
+    ($name:ident: $runtime:ident, $tree:ident, $cgroups:ident) => {
+        mod $name {
+            use super::*;
+
+            const LANE: Lane = Lane { runtime: Runtime::$runtime, tree: Tree::$tree, cgroups: Cgroups::$cgroups };
+
+            #[test]
+            fn run_and_its_flags() {
+                host::check(LANE, run::CHECKS);
+            }
+
+            #[test]
+            fn limits() {
+                host::check(LANE, limits::CHECKS);
+            }
+
+            #[test]
+            fn streams_are_exact() {
+                host::check(LANE, stdio::CHECKS);
+            }
+
+            #[test]
+            fn task_verbs() {
+                host::check(LANE, task::CHECKS);
+            }
+
+            #[test]
+            fn exec() {
+                host::check(LANE, super::exec::CHECKS);
+            }
+
+            #[test]
+            fn stop() {
+                host::check(LANE, super::stop::CHECKS);
+            }
+
+            #[test]
+            fn bad_input_is_refused() {
+                host::check(LANE, refused::CHECKS);
+            }
+
+            #[test]
+            fn killed_shim() {
+                host::check(LANE, killed::CHECKS);
+            }
+
+            #[test]
+            fn many_at_once() {
+                host::check(LANE, many::CHECKS);
+            }
+        }
+    };
+}
+
+lane!(runc_1_7_hybrid: Runc, Trixie, Hybrid);
+lane!(runc_2_1_hybrid: Runc, Forky, Hybrid);
+lane!(runc_1_7_v2: Runc, Trixie, V2);
+lane!(runc_2_1_v2: Runc, Forky, V2);
+lane!(rtc_1_7_hybrid: Rtc, Trixie, Hybrid);
+lane!(rtc_2_1_hybrid: Rtc, Forky, Hybrid);
+lane!(rtc_1_7_v2: Rtc, Trixie, V2);
+lane!(rtc_2_1_v2: Rtc, Forky, V2);
