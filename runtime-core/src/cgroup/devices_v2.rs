@@ -57,8 +57,9 @@ pub(super) fn assemble(rules: &[Rule]) -> Vec<Insn> {
     for rule in rules.iter().rev() {
         assemble_rule(rule, &mut program);
         if rule.kind == Kind::All && rule.access == ALL {
-            // Decides whatever is left: what stands before it does not count.
-            return program;
+            // Decides whatever is left: what stands before it does not count. The exit below is still needed: a jump
+            // over the verdict must have somewhere to go, or the verifier refuses the program.
+            break;
         }
     }
     program.extend(exit(false));
@@ -187,6 +188,19 @@ mod tests {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn every_jump_stays_in_the_program() {
+        let default = [rule(false, Kind::All, None, None, ALL), rule(true, Kind::Char, Some(1), Some(3), READ)];
+        for rules in [&default[..], &default[..1], &[rule(true, Kind::All, None, None, ALL)], &[]] {
+            let program = assemble(rules);
+            assert_eq!(program.last().unwrap().code, EXIT);
+            for (at, insn) in program.iter().enumerate().filter(|(_, insn)| matches!(insn.code, 0x16 | 0x56)) {
+                let target = at + 1 + usize::try_from(insn.off).unwrap();
+                assert!(target < program.len(), "{rules:?}: instruction {at} jumps to {target} of {}", program.len());
             }
         }
     }

@@ -76,25 +76,29 @@ impl OomWatch {
 
     /// OOM kills since the last call; 0 after a wake-up that was none, `None` once the cgroup is gone. Never blocks.
     ///
+    /// # Errors
+    /// The counter or the descriptor cannot be read.
     pub fn read(&mut self) -> Result<Option<u64>, Error> {
-        self.drain()?;
+        let signalled = self.drain()?;
         let Some(count) = self.count()? else { return Ok(None) };
-        let kills = count.saturating_sub(self.seen);
-        self.seen = count;
+        // v1 signals before it kills and counts, and not again: there the signal itself is the news.
+        let kills = count.saturating_sub(self.seen).max(signalled);
+        self.seen = self.seen.max(count).max(self.seen + signalled);
         Ok(Some(kills))
     }
 
-    fn drain(&self) -> Result<(), Error> {
+    /// Empties the descriptor; returns how many OOMs it told of by itself, which only v1's does.
+    fn drain(&self) -> Result<u64, Error> {
         loop {
             let read = match &self.source {
-                Source::V1(event) => event.read().map(drop),
-                Source::V2(inotify) => inotify.read_events().map(drop),
+                Source::V1(event) => event.read().map(Some),
+                Source::V2(inotify) => inotify.read_events().map(|_| None),
             };
             match read {
-                // Inotify may have more; an eventfd is empty after one.
-                Ok(()) if matches!(self.source, Source::V1(_)) => return Ok(()),
-                Ok(()) | Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(()),
+                // An eventfd is empty after one; inotify may have more.
+                Ok(Some(signalled)) => return Ok(signalled),
+                Ok(None) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(0),
                 Err(err) => return Err(Error::OomWatch { path: self.counter.clone(), err }),
             }
         }
