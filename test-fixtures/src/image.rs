@@ -116,43 +116,56 @@ impl Image {
         }
     }
 
-    /// The image as an archive of an OCI layout.
+    /// The image as an archive of an OCI layout, under a name. Busybox is taken from `tree`.
     ///
     /// # Errors
     /// When a binary that belongs into it is not there.
-    pub fn archive(&self, name: &str) -> Result<Vec<u8>> {
-        let (layer, config) = match self {
-            Self::Busybox => (self.base()?, json!({ "Cmd": ["/bin/sh"] })),
-            Self::Workload => (self.base()?, json!({ "Entrypoint": ["/bin/workload"], "Cmd": ["pause"] })),
-            Self::Pause => (Layer::default(), json!({ "Entrypoint": ["/bin/workload", "pause"] })),
+    pub fn archive(&self, tree: Tree, name: &str) -> Result<Vec<u8>> {
+        let command = match self {
+            Self::Busybox => json!({ "Cmd": ["/bin/sh"] }),
+            Self::Workload => json!({ "Entrypoint": ["/bin/workload"], "Cmd": ["pause"] }),
+            Self::Pause => json!({ "Entrypoint": ["/bin/workload", "pause"] }),
         };
-        let layer = match self {
-            Self::Busybox => layer,
-            Self::Workload | Self::Pause => layer.binary("bin/workload", &artifact::find(artifact::WORKLOAD)?)?,
-        };
-        layer.image(name, config)
+        self.layer(tree)?.image(name, command)
     }
 
-    fn base(self) -> Result<Layer> {
-        let busybox = Tree::Trixie.ensure(|_| ())?.join("usr/bin/busybox");
-        let mut layer = Layer::default()
-            .directory("dev", 0o755)?
-            .directory("etc", 0o755)?
-            .directory("home/user", 0o755)?
-            .directory("proc", 0o555)?
-            .directory("root", 0o700)?
-            .directory("run", 0o755)?
-            .directory("sys", 0o555)?
-            .directory("tmp", 0o1777)?
-            .directory("var/tmp", 0o1777)?
-            .file("etc/passwd", PASSWD.as_bytes(), 0o644)?
-            .file("etc/group", GROUP.as_bytes(), 0o644)?
-            .binary("bin/busybox", &busybox)?;
-        for applet in APPLETS {
-            layer = layer.link(&format!("bin/{applet}"), "busybox")?;
-        }
-        Ok(layer)
+    /// The image's files as an archive.
+    ///
+    /// # Errors
+    /// As [`Self::archive`].
+    pub fn rootfs(&self, tree: Tree) -> Result<Vec<u8>> {
+        self.layer(tree)?.finish()
     }
+
+    fn layer(self, tree: Tree) -> Result<Layer> {
+        match self {
+            Self::Busybox => base(tree),
+            Self::Workload => base(tree)?.workload(),
+            Self::Pause => Layer::default().workload(),
+        }
+    }
+}
+
+/// Busybox and what a small system has.
+fn base(tree: Tree) -> Result<Layer> {
+    let busybox = tree.ensure(|_| ())?.join("usr/bin/busybox");
+    let mut layer = Layer::default()
+        .directory("dev", 0o755)?
+        .directory("etc", 0o755)?
+        .directory("home/user", 0o755)?
+        .directory("proc", 0o555)?
+        .directory("root", 0o700)?
+        .directory("run", 0o755)?
+        .directory("sys", 0o555)?
+        .directory("tmp", 0o1777)?
+        .directory("var/tmp", 0o1777)?
+        .file("etc/passwd", PASSWD.as_bytes(), 0o644)?
+        .file("etc/group", GROUP.as_bytes(), 0o644)?
+        .binary("bin/busybox", &busybox)?;
+    for applet in APPLETS {
+        layer = layer.link(&format!("bin/{applet}"), "busybox")?;
+    }
+    Ok(layer)
 }
 
 /// One uncompressed layer in the making. All in it is root's and has the time 0: the same contents, the same digest.
@@ -176,6 +189,10 @@ impl Layer {
     fn binary(self, path: &str, from: &Path) -> Result<Self> {
         let contents = fs::read(from).map_err(Error::path("read", from))?;
         self.file(path, &contents, 0o755)
+    }
+
+    fn workload(self) -> Result<Self> {
+        self.binary("bin/workload", &artifact::find(artifact::WORKLOAD)?)
     }
 
     fn entry(mut self, path: &str, kind: tar::EntryType, mode: u32, contents: &[u8]) -> Result<Self> {

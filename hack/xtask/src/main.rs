@@ -1,1 +1,73 @@
-fn main() {}
+//! `cargo xtask`: all that is done with this source tree beside compiling it.
+//!
+//! | module | command |
+//! | --- | --- |
+//! | `demo` | rtc at work, step by step |
+//! | `test` | unit and end-to-end tests; the latter alone |
+//! | `check` | format, lints, dependencies, and the layering of the crates |
+//! | `bench` | rtc beside runc's shim |
+//! | `node` | a shell in a test node |
+//! | `build` | the static release binaries; installs them |
+//! | `host` | what the host has to have, installed through apt |
+
+mod bench;
+mod build;
+mod check;
+mod demo;
+mod error;
+mod host;
+mod node;
+mod process;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Builds, tests, measures and shows rtc")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs, executes into, pauses, checkpoints and restores a container in a node, and shows each step
+    Demo(demo::Args),
+    /// Runs the unit and the end-to-end tests
+    Test(test::Args),
+    /// Runs the end-to-end tests alone
+    E2e(test::Args),
+    /// Measures rtc beside runc's shim with runc and with crun; writes target/bench.json
+    Bench(bench::Args),
+    /// Builds the static binaries
+    Build,
+    /// Builds the shim and installs it
+    Install {
+        /// It goes into PREFIX/bin
+        #[arg(long, default_value = "/usr/local")]
+        prefix: PathBuf,
+    },
+    /// Checks format, lints, dependencies and the layering of the crates
+    Check,
+    /// Starts a node and a shell in it
+    Node(node::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args, test::Which::All),
+        Command::E2e(args) => test::run(&args, test::Which::EndToEnd),
+        Command::Bench(args) => bench::run(&args),
+        Command::Build => host::prepare().and_then(|()| build::all()).map(drop),
+        Command::Install { prefix } => build::install(&prefix),
+        Command::Check => check::run(),
+        Command::Node(args) => return node::run(&args),
+    };
+    error::exit_code(result)
+}

@@ -78,7 +78,7 @@ impl Node {
     /// As [`Self::import`], under another name.
     pub fn import_as(&self, namespace: &str, image: &Image, name: &str) -> Result<()> {
         let archive = "/tmp/.image.tar";
-        self.write(archive, image.archive(name)?)?;
+        self.write(archive, image.archive(self.tree(), name)?)?;
         self.run(["ctr", "-n", namespace, "image", "import", "--local", archive]).or_else(|_| {
             // containerd 1.7 imports locally and has no such flag.
             self.run(["ctr", "-n", namespace, "image", "import", archive])

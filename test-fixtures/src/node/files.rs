@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Node;
-use crate::{Error, Result};
+use crate::{Error, Image, Result};
 
 impl Node {
     /// The host's path of a file in the node. A link in it that starts with `/` leads to the host's files.
@@ -43,6 +43,15 @@ impl Node {
         let to = self.path(to);
         make_parent(&to)?;
         fs::copy(from, &to).map(drop).map_err(Error::path("copy to", to))
+    }
+
+    /// Unpacks an image's files into a directory of the node.
+    pub fn unpack(&self, image: Image, path: &str) -> Result<()> {
+        let archive = format!("{path}.tar");
+        self.write(&archive, image.rootfs(self.tree())?)?;
+        self.run(["mkdir", "-p", path])?;
+        self.run(["tar", "-xpf", &archive, "-C", path])?;
+        self.remove(&archive)
     }
 
     /// Copies a directory of the node, with all that is in it, to the same path of another: what scp would do.
