@@ -27,11 +27,14 @@ const PACKAGES: &[&str] = &[
     "criu",
     "crun",
     "iproute2",
+    // runc leaves CRIU's default, which locks the network with iptables.
+    "iptables",
     "jq",
     "libcriu2",
     "nftables",
     "procps",
     "runc",
+    "strace",
     "tini",
 ];
 

@@ -25,8 +25,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::Error;
-
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Builds, tests, measures and shows rtc")]
 struct Args {
@@ -66,7 +64,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Build => host::prepare().and_then(|()| build::all()).map(drop),
         Command::Install { prefix } => build::install(&prefix),
-        Command::Check => check::run(),
+        Command::Check => check::run_checks(),
         Command::Node(args) => return node::run(&args),
     };
     error::exit_code(result)

@@ -7,7 +7,7 @@ use std::sync::{MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::Node;
+use super::{Node, exec};
 use crate::{Error, Image, Result, Tree};
 
 const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -42,9 +42,7 @@ impl Node {
             }
             let ended = !matches!(child.try_wait(), Ok(None));
             if ended || started.elapsed() > after {
-                // It is of no use to anybody.
-                child.kill().ok();
-                child.wait().ok();
+                exec::kill(&mut child);
                 return Err(Error::Containerd { node: self.name().to_owned(), after, log: self.containerd_log() });
             }
             sleep(Duration::from_millis(2));
@@ -79,10 +77,7 @@ impl Node {
     pub fn import_as(&self, namespace: &str, image: &Image, name: &str) -> Result<()> {
         let archive = "/tmp/.image.tar";
         self.write(archive, image.archive(self.tree(), name)?)?;
-        self.run(["ctr", "-n", namespace, "image", "import", "--local", archive]).or_else(|_| {
-            // containerd 1.7 imports locally and has no such flag.
-            self.run(["ctr", "-n", namespace, "image", "import", archive])
-        })?;
+        self.run(["ctr", "-n", namespace, "image", "import", archive])?;
         self.remove(archive)
     }
 

@@ -2,6 +2,8 @@
 //!
 //! A command joins the node's cgroups and then all of its namespaces. It dies with its handle: when a deadline passes
 //! or a [`Running`] is dropped, the command gets SIGKILL; what it started itself lives on, as it would on a host.
+//! The child that is held here is nsenter, which waits for the command outside of the node. It must not be killed: the
+//! command would be an orphan of the host's PID 1 then, and a node cannot end before that one has reaped it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -71,9 +73,9 @@ impl Running {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Kills the command with SIGKILL; [`Self::wait`] tells what it had written.
-    pub fn kill(&mut self) -> Result<()> {
-        self.child.kill().map_err(|source| Error::Spawn { command: self.named.clone(), source })
+    /// Kills the command with SIGKILL and waits for its end; [`Self::wait`] tells what it had written.
+    pub fn kill(&mut self) {
+        kill(&mut self.child);
     }
 
     /// Closes its standard input, waits for it to end and for its output to be closed by all who hold it.
@@ -93,7 +95,7 @@ impl Running {
         };
         let timed_out = status.is_none();
         if timed_out {
-            self.kill()?;
+            self.kill();
         }
         let status = match status {
             Some(status) => status,
@@ -110,11 +112,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.is_running() {
-            // It may end at this very moment; that is as good.
-            self.child.kill().ok();
-            self.child.wait().ok();
-        }
+        self.kill();
     }
 }
 
@@ -190,11 +188,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            // As for Running.
-            self.child.kill().ok();
-            self.child.wait().ok();
-        }
+        kill(&mut self.child);
     }
 }
 
@@ -280,12 +274,11 @@ impl Node {
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>, new_session: bool) -> Command {
         let cgroups: Vec<String> = self.cgroups.of_commands().map(|path| path.display().to_string()).collect();
         let mut command = Command::new("sh");
-        // setpriv: the command dies with nsenter, which is the process that the caller can kill.
         command
             .arg("-euc")
             .arg(format!(
                 "for d in $1; do echo 0 >\"$d/cgroup.procs\"; done; shift; exec {} nsenter --target {} \
-                 --mount --uts --ipc --net --pid --cgroup -- setpriv --pdeathsig KILL -- \"$@\"",
+                 --mount --uts --ipc --net --pid --cgroup -- \"$@\"",
                 if new_session { "setsid --ctty" } else { "" },
                 self.pid
             ))
@@ -297,6 +290,30 @@ impl Node {
             .env("LC_ALL", "C.UTF-8");
         command
     }
+}
+
+/// Kills the command that nsenter waits for, and waits for nsenter.
+pub(super) fn kill(nsenter: &mut Child) {
+    while matches!(nsenter.try_wait(), Ok(None)) {
+        for command in children(nsenter.id()) {
+            if let Some(pid) = rustix::process::Pid::from_raw(command) {
+                // It may end at this very moment; its number is not given away before nsenter has reaped it.
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+            }
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
+
+fn children(parent: u32) -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Field 4, behind the command in parentheses.
+        stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok()) == Some(parent)
+    };
+    pids.filter(is_child).collect()
 }
 
 fn open_terminal() -> rustix::io::Result<(File, OwnedFd)> {

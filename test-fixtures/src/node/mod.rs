@@ -173,11 +173,6 @@ impl Node {
 
     /// Ends all that is in the node. May be called twice.
     fn end(&mut self) {
-        let containerd = self.containerd.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(containerd) = containerd {
-            // The node is going to end anyway.
-            containerd.kill().ok();
-        }
         drop(self.lifeline.take());
         let deadline = Instant::now() + Duration::from_secs(5);
         while matches!(self.init.try_wait(), Ok(None)) {
@@ -187,7 +182,9 @@ impl Node {
             }
             sleep(Duration::from_millis(1));
         }
+        let containerd = self.containerd.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(mut containerd) = containerd.take() {
+            // It ended with the node; nobody asks how.
             containerd.wait().ok();
         }
         self.cgroups.remove();

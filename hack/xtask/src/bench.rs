@@ -1,0 +1,53 @@
+//! Makes a node and runs the benchmark (`hack/bench`) in it.
+
+use std::fs;
+
+use test_fixtures::{Image, Node, NodeConfig, Tree, artifact};
+
+use crate::error::Error;
+use crate::process::say;
+use crate::{build, host};
+
+const BINARY: &str = "rtc-bench";
+const ROOTFS: &str = "/var/lib/bench/rootfs";
+const RESULT: &str = "/tmp/bench.json";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What the node is made of: trixie (containerd 1.7) or forky (containerd 2.1); crun needs trixie
+    #[arg(long, default_value = "trixie", value_parser = crate::node::tree)]
+    tree: Tree,
+    /// Take the binaries that are there
+    #[arg(long)]
+    no_build: bool,
+    /// For the benchmark itself, after `--`: see `-- --help`
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    host::prepare_for_nodes()?;
+    if !args.no_build {
+        build::all()?;
+        build::binaries(&["--package", BINARY])?;
+    }
+    let node = Node::start(NodeConfig { tree: args.tree, images: vec![Image::Workload], ..NodeConfig::default() })?;
+    node.copy_in(&artifact::find(BINARY)?, "/usr/local/bin/rtc-bench")?;
+    node.unpack(Image::Workload, ROOTFS)?;
+    say(&format!("{}; this takes some minutes", node.run(["containerd", "--version"])?));
+
+    let mut command =
+        node.command([BINARY, "--image", Image::Workload.name(), "--rootfs", ROOTFS, "--json", RESULT], false);
+    command.args(&args.arguments);
+    let status = command.status().map_err(|source| Error::Spawn { command: BINARY.to_owned(), source })?;
+    if !status.success() {
+        return Err(Error::Command { command: BINARY.to_owned(), status });
+    }
+    if node.exists(RESULT) {
+        let path = artifact::workspace().join("target/bench.json");
+        let write = fs::write(&path, node.read(RESULT)?);
+        write.map_err(|source| Error::File { operation: "write", path: path.clone(), source })?;
+        say(&format!("\nwritten to {}", path.display()));
+    }
+    Ok(())
+}

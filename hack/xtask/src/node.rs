@@ -1,0 +1,62 @@
+//! A shell in a node.
+
+use std::process::ExitCode;
+
+use test_fixtures::{Cgroups, Error as FixtureError, Image, Node, NodeConfig, Tree, artifact};
+
+use crate::error::{self, Error};
+use crate::host;
+use crate::process::say;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What it is made of: trixie (containerd 1.7) or forky (containerd 2.1)
+    #[arg(long, default_value = "trixie", value_parser = tree)]
+    tree: Tree,
+    /// cgroup2 alone, where the host has the v1 hierarchies too
+    #[arg(long)]
+    v2: bool,
+    /// What is run in it
+    #[arg(default_value = "bash", trailing_var_arg = true)]
+    command: Vec<String>,
+}
+
+/// Ends with the shell's exit code.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match shell(args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => error::exit_code(Err(error)),
+    }
+}
+
+fn shell(args: &Args) -> Result<u8, Error> {
+    host::prepare_for_nodes()?;
+    let mut config = NodeConfig { tree: args.tree, images: vec![Image::Busybox], ..NodeConfig::default() };
+    if args.v2 {
+        config.cgroups = Cgroups::V2;
+    }
+    config.rtc = is_built(artifact::SHIM);
+    if is_built(artifact::WORKLOAD) {
+        config.images.push(Image::Workload);
+    }
+    let rtc = if config.rtc { "and rtc" } else { "and no rtc: `cargo xtask build` makes it" };
+    let names: Vec<_> = config.images.iter().map(Image::name).collect();
+    let node = Node::start(config)?;
+    say(&format!("node {} with {} {rtc}", node.name(), node.run(["containerd", "--version"])?));
+    say(&format!("images: {}", names.join(", ")));
+    let mut command = node.command(&args.command, false);
+    if let Some(terminal) = std::env::var_os("TERM") {
+        command.env("TERM", terminal);
+    }
+    let status = command.status().map_err(|source| Error::Spawn { command: args.command.join(" "), source })?;
+    Ok(u8::try_from(status.code().unwrap_or(255)).unwrap_or(255))
+}
+
+fn is_built(name: &str) -> bool {
+    !matches!(artifact::find(name), Err(FixtureError::NotBuilt { .. }))
+}
+
+pub(crate) fn tree(name: &str) -> Result<Tree, String> {
+    let known = Tree::ALL.into_iter().find(|tree| tree.suite() == name);
+    known.ok_or_else(|| format!("one of {}", Tree::ALL.map(Tree::suite).join(", ")))
+}
