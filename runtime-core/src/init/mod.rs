@@ -100,7 +100,7 @@ impl Init<'_> {
         let labels = at(Step::Labels, labels::Labels::open(&self.orders.process))?;
         at(Step::JoinMountNamespace, self.join_mount_namespace())?;
         at(Step::Keyring, self.keyring())?;
-        let console = at(Step::Console, self.console(console::open))?;
+        let console = at(Step::Console, self.console(crate::rootfs::open_console))?;
 
         self.become_user(labels)?;
         let program = at(Step::Executable, self.find_program())?;

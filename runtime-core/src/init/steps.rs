@@ -54,8 +54,6 @@ pub(super) enum DirectoryError {
 pub(super) enum ConsoleError {
     #[error(transparent)]
     Rootfs(#[from] rootfs::Error),
-    #[error("open a pty in the container's /dev/pts")]
-    Pty(#[from] Errno),
     #[error("make the pty the controlling terminal")]
     Take(#[source] Errno),
 }
@@ -101,10 +99,10 @@ impl<'a> Init<'a> {
     }
 
     /// The pty's master, if the process is to have one.
-    pub(super) fn console<E>(&self, open: impl FnOnce() -> Result<Console, E>) -> Result<Option<OwnedFd>, ConsoleError>
-    where
-        ConsoleError: From<E>,
-    {
+    pub(super) fn console(
+        &self,
+        open: impl FnOnce() -> Result<Console, rootfs::Error>,
+    ) -> Result<Option<OwnedFd>, ConsoleError> {
         let process = &self.orders.process;
         if !process.terminal {
             return Ok(None);
