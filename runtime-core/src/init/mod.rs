@@ -32,6 +32,7 @@ pub const ARGV0: &str = "rtc-init";
 /// socket that the parent left it. Must be called before any thread is started.
 pub fn main() -> ! {
     let Some(socket) = crate::sys::fd::inherited(SOCKET_FD) else { std::process::exit(1) };
+    crate::sys::process::reset_signals();
     let channel = Channel::new(socket);
     let failure = match run(&channel) {
         Ok(never) => match never {},

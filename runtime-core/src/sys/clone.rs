@@ -342,7 +342,7 @@ fn time_namespace(plain: &Plain<'_>) -> Result<(), (Stage, Errno)> {
 
 /// Runs in the new process; ends in execveat or in a failure told on the socket.
 fn child(plain: &Plain<'_>) -> ! {
-    reset_signals();
+    super::process::reset_signals();
     // SAFETY: setsid takes nothing; it fails only for a group leader, which a new process is not.
     unsafe {
         libc::setsid();
@@ -375,21 +375,6 @@ fn fail(socket: RawFd, stage: Stage, err: Errno) -> ! {
     unsafe {
         libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL);
         libc::_exit(1)
-    }
-}
-
-/// Default dispositions (exec keeps ignored signals ignored, and Rust ignores SIGPIPE), then nothing blocked.
-fn reset_signals() {
-    // SAFETY: plain data on the stack; numbers that cannot be changed are refused, which is as well.
-    unsafe {
-        let mut default: libc::sigaction = std::mem::zeroed();
-        default.sa_sigaction = libc::SIG_DFL;
-        for signal in 1..=64 {
-            libc::sigaction(signal, &default, std::ptr::null_mut());
-        }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
     }
 }
 

@@ -76,3 +76,19 @@ pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Err
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0) };
     if result < 0 { Err(errno()) } else { Ok(()) }
 }
+
+/// Default dispositions for all signals, and none blocked: exec keeps ignored signals ignored, and Rust ignores SIGPIPE.
+/// Makes system calls alone, so that it may be called between clone3 and exec.
+pub(crate) fn reset_signals() {
+    // The kernel's struct sigaction, whose size on every 64-bit architecture is at most this: SIG_DFL, no flags, no mask.
+    let default = [0u64; 4];
+    let none = 0u64;
+    // SAFETY: the kernel reads the arrays; numbers that cannot be changed are refused, which is as well. Raw, because
+    // glibc keeps two signals to itself, which an ancestor may have ignored.
+    unsafe {
+        for signal in 1..=64 {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8);
+        }
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, std::ptr::null_mut::<u64>(), 8);
+    }
+}

@@ -1,0 +1,181 @@
+//! What the user's process is given.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::bundle::Bundle;
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("user_groups_umask_and_home", user_groups_umask_and_home),
+    ("capabilities_are_the_specs", capabilities_are_the_specs),
+    ("ambient_capabilities_reach_another_user", ambient_capabilities_reach_another_user),
+    ("rlimits_are_set_or_named", rlimits_are_set_or_named),
+    ("the_working_directory_is_made", the_working_directory_is_made),
+    ("no_descriptor_leaks", no_descriptor_leaks),
+    ("signals_are_at_their_defaults", signals_are_at_their_defaults),
+    ("a_terminal_controls_the_session", a_terminal_controls_the_session),
+    ("a_missing_program_is_found_at_create", a_missing_program_is_found_at_create),
+    ("a_file_that_is_no_program_fails_the_start", a_file_that_is_no_program_fails_the_start),
+    ("hooks_run_in_order", hooks_run_in_order),
+    ("a_failed_hook_leaves_nothing", a_failed_hook_leaves_nothing),
+];
+
+pub(crate) fn wait_for(path: &Path) {
+    for _ in 0..500 {
+        if path.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{} did not appear", path.display());
+}
+
+fn user_groups_umask_and_home() {
+    let mut bundle = Bundle::new("id -u; id -g; id -G; umask; echo $HOME");
+    bundle.spec["process"]["user"] = json!({"uid": 33, "gid": 34, "additionalGids": [35, 36], "umask": 0o27});
+    assert_eq!(bundle.run(), (0, "33\n34\n34 35 36\n0027\n/srv".to_owned()));
+}
+
+fn capabilities_are_the_specs() {
+    let mut bundle = Bundle::new("grep -E 'Cap|NoNew' /proc/self/status");
+    bundle.spec["process"]["capabilities"] = json!({
+        "bounding": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL", "CAP_CHOWN"],
+    });
+    let (code, output) = bundle.run();
+    assert_eq!(code, 0, "{output}");
+    let fields: Vec<_> = output.split_whitespace().collect();
+    let caps = "0000000000000021";
+    let none = "0000000000000000";
+    assert_eq!(
+        fields,
+        ["CapInh:", none, "CapPrm:", caps, "CapEff:", caps, "CapBnd:", caps, "CapAmb:", none, "NoNewPrivs:", "1"]
+    );
+}
+
+fn ambient_capabilities_reach_another_user() {
+    let mut bundle = Bundle::new("grep -E 'CapEff' /proc/self/status");
+    let kill = json!(["CAP_KILL"]);
+    bundle.spec["process"]["capabilities"] =
+        json!({"bounding": kill, "permitted": kill, "effective": kill, "inheritable": kill, "ambient": kill});
+    bundle.spec["process"]["user"] = json!({"uid": 33, "gid": 33});
+    assert_eq!(bundle.run(), (0, "CapEff:\t0000000000000020".to_owned()));
+}
+
+fn rlimits_are_set_or_named() {
+    let mut bundle = Bundle::new("ulimit -Sn; ulimit -Hn; ulimit -Hc");
+    bundle.spec["process"]["rlimits"] = json!([
+        {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+    ]);
+    assert_eq!(bundle.run(), (0, "100\n200\n0".to_owned()));
+    // Raised as far as the machine lets us, and never a failure for lack of CAP_SYS_RESOURCE.
+    bundle.spec["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 900_000, "hard": 900_000}]);
+    let (code, output) = bundle.run();
+    assert_eq!(code, 0);
+    assert!(output.lines().next().unwrap().parse::<u32>().unwrap() > 200, "{output}");
+}
+
+fn the_working_directory_is_made() {
+    let mut bundle = Bundle::new("pwd");
+    bundle.spec["process"]["cwd"] = "/srv/deep/er".into();
+    assert_eq!(bundle.run(), (0, "/srv/deep/er".to_owned()));
+    bundle.spec["process"]["cwd"] = "/etc/passwd".into();
+    let refused = bundle.refused();
+    assert!(refused.contains("cwd"), "{refused}");
+}
+
+fn no_descriptor_leaks() {
+    let leak = std::fs::File::open("/").unwrap();
+    rustix_keep(&leak);
+    assert_eq!(Bundle::new("ls /proc/self/fd").run(), (0, "0\n1\n2\n3".to_owned()));
+}
+
+/// The listing's own descriptor is the 3; this one is inheritable, as a careless library's would be.
+fn rustix_keep(file: &std::fs::File) {
+    let flags = rustix::io::fcntl_getfd(file).unwrap();
+    rustix::io::fcntl_setfd(file, flags - rustix::io::FdFlags::CLOEXEC).unwrap();
+}
+
+fn signals_are_at_their_defaults() {
+    let (_, output) = Bundle::new("exec grep -E 'Sig(Blk|Ign)' /proc/self/status").run();
+    assert_eq!(output, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000");
+}
+
+fn a_terminal_controls_the_session() {
+    let mut bundle = Bundle::new("tty; stty size; echo hi > /dev/tty; readlink /proc/self/fd/0");
+    bundle.terminal = true;
+    bundle.spec["process"]["terminal"] = true.into();
+    bundle.spec["process"]["consoleSize"] = json!({"height": 41, "width": 101});
+    assert_eq!(bundle.run(), (0, "/dev/pts/0\n41 101\nhi\n/dev/pts/0".to_owned()));
+}
+
+fn a_missing_program_is_found_at_create() {
+    let mut bundle = Bundle::new("");
+    bundle.spec["process"]["args"] = json!(["foo"]);
+    let refused = bundle.refused();
+    assert!(refused.ends_with(r#"exec: "foo": executable file not found in $PATH"#), "{refused}");
+    bundle.spec["process"]["args"] = json!(["/foo"]);
+    let refused = bundle.refused();
+    assert!(refused.contains(r#"exec: "/foo": stat /foo: "#), "{refused}");
+}
+
+fn a_file_that_is_no_program_fails_the_start() {
+    let mut bundle = Bundle::new("");
+    let path = bundle.path().join("rootfs/bin/broken");
+    std::fs::write(&path, [0x7f, b'E', b'L', b'F', 0, 0]).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    bundle.spec["process"]["args"] = json!(["broken"]);
+    let (container, running) = bundle.create().unwrap();
+    let err = container.start().unwrap_err();
+    assert!(crate::bundle::chain(&err).contains("exec /bin/broken"), "{}", crate::bundle::chain(&err));
+    assert_eq!(err.kind(), runtime_core::ErrorKind::InvalidArgument);
+    assert_eq!(running.finish().0, 1);
+    container.delete(false).unwrap();
+    bundle.assert_nothing_left();
+}
+
+fn hooks_run_in_order() {
+    let mut bundle = Bundle::new("echo program >> /tmp/log");
+    let log = bundle.path().join("rootfs/tmp/log");
+    let hook = |name: &str, file: &str| {
+        let script = format!("read -r state; echo {name} $(echo $state | grep -o '\"status\":\"[a-z]*\"') >> {file}");
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}])
+    };
+    let outside = log.to_str().unwrap();
+    bundle.spec["hooks"] = json!({
+        "prestart": hook("prestart", outside),
+        "createRuntime": hook("createRuntime", outside),
+        "createContainer": hook("createContainer", outside),
+        "startContainer": hook("startContainer", "/tmp/log"),
+        "poststart": hook("poststart", outside),
+        "poststop": hook("poststop", outside),
+    });
+    assert_eq!(bundle.run().0, 0);
+    let text = std::fs::read_to_string(&log).unwrap();
+    let mut lines: Vec<_> = text.lines().collect();
+    // The program and poststart run side by side.
+    lines.retain(|line| *line != "program");
+    assert_eq!(
+        lines,
+        [
+            r#"prestart "status":"creating""#,
+            r#"createRuntime "status":"creating""#,
+            r#"createContainer "status":"creating""#,
+            r#"startContainer "status":"created""#,
+            r#"poststart "status":"running""#,
+            r#"poststop "status":"stopped""#,
+        ]
+    );
+}
+
+fn a_failed_hook_leaves_nothing() {
+    let mut bundle = Bundle::new("true");
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo no reason given; exit 3"]}]);
+        bundle.spec["hooks"] = json!({kind: hook});
+        let refused = bundle.refused();
+        assert!(refused.contains(&format!("{kind} hook /bin/sh ended with 3: no reason given")), "{refused}");
+    }
+}

@@ -1,0 +1,148 @@
+//! The verbs in their order, and out of it.
+
+use runtime_core::container::{Container, Status};
+use runtime_core::{ContainerId, Error, ErrorKind, Signal};
+
+use crate::bundle::Bundle;
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("a_container_runs_and_its_exit_code_comes_back", a_container_runs_and_its_exit_code_comes_back),
+    ("nothing_runs_before_the_start", nothing_runs_before_the_start),
+    ("a_created_container_is_deleted", a_created_container_is_deleted),
+    ("an_id_is_taken_until_it_is_deleted", an_id_is_taken_until_it_is_deleted),
+    ("a_running_container_is_deleted_by_force_alone", a_running_container_is_deleted_by_force_alone),
+    ("pause_and_resume", pause_and_resume),
+    ("sigkill_ends_a_paused_container", sigkill_ends_a_paused_container),
+    ("a_loaded_container_can_be_killed_and_deleted", a_loaded_container_can_be_killed_and_deleted),
+    ("kill_reaches_the_handler_and_all_reaches_everybody", kill_reaches_the_handler_and_all_reaches_everybody),
+    ("a_shared_pid_namespace_is_emptied", a_shared_pid_namespace_is_emptied),
+];
+
+fn a_container_runs_and_its_exit_code_comes_back() {
+    let bundle = Bundle::new("echo $$ $HOME $(hostname); exit 42");
+    assert_eq!(bundle.run(), (42, "1 /root inside".to_owned()));
+}
+
+fn nothing_runs_before_the_start() {
+    let bundle = Bundle::new("echo ran > /tmp/ran; exec sleep 60");
+    let (container, running) = bundle.create().unwrap();
+    assert_eq!(container.status().unwrap(), Status::Created);
+    let pid = std::fs::read_to_string(bundle.path().join("pid")).unwrap();
+    assert_eq!(pid, running.started.child.pid.to_string());
+    assert!(!bundle.path().join("rootfs/tmp/ran").exists());
+    container.start().unwrap();
+    assert_eq!(container.status().unwrap(), Status::Running);
+    let again = container.start().unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::FailedPrecondition);
+    assert!(again.to_string().starts_with("cannot start an already running container"), "{again}");
+    container.kill(Signal::KILL, false).unwrap();
+    assert_eq!(running.finish().0, 137);
+    assert_eq!(container.status().unwrap(), Status::Stopped);
+    assert_eq!(container.kill(Signal::TERM, false).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(container.pause().unwrap_err().kind(), ErrorKind::FailedPrecondition);
+    container.delete(false).unwrap();
+    bundle.assert_nothing_left();
+}
+
+fn a_created_container_is_deleted() {
+    let bundle = Bundle::new("true");
+    let (container, running) = bundle.create().unwrap();
+    container.delete(false).unwrap();
+    assert_eq!(running.finish().0, 137);
+    assert_eq!(container.start().unwrap_err().kind(), ErrorKind::FailedPrecondition);
+    bundle.assert_nothing_left();
+}
+
+fn an_id_is_taken_until_it_is_deleted() {
+    let bundle = Bundle::new("true");
+    let (container, running) = bundle.create().unwrap();
+    let err = bundle.create().map(drop).unwrap_err();
+    assert!(matches!(err, Error::AlreadyExists { .. }), "{err}");
+    assert_eq!(container.status().unwrap(), Status::Created);
+    container.delete(true).unwrap();
+    drop(running.finish());
+    assert_eq!(bundle.run().0, 0);
+}
+
+fn a_running_container_is_deleted_by_force_alone() {
+    let bundle = Bundle::new("sleep 60 & sleep 60");
+    let (container, running) = bundle.create().unwrap();
+    container.start().unwrap();
+    assert_eq!(container.delete(false).unwrap_err().kind(), ErrorKind::FailedPrecondition);
+    container.delete(true).unwrap();
+    assert_eq!(running.finish().0, 137);
+    container.delete(true).unwrap();
+    bundle.assert_nothing_left();
+}
+
+fn pause_and_resume() {
+    let bundle = Bundle::new("sleep 60");
+    let (container, running) = bundle.create().unwrap();
+    container.start().unwrap();
+    container.pause().unwrap();
+    assert_eq!(container.status().unwrap(), Status::Paused);
+    assert_eq!(container.pause().unwrap_err().kind(), ErrorKind::FailedPrecondition);
+    let exec = crate::bundle::exec(&container, bundle.spec["process"].clone(), false).map(drop).unwrap_err();
+    assert!(exec.to_string().starts_with("cannot exec in a paused container"), "{exec}");
+    container.resume().unwrap();
+    assert_eq!(container.status().unwrap(), Status::Running);
+    assert_eq!(container.resume().unwrap_err().kind(), ErrorKind::FailedPrecondition);
+    container.delete(true).unwrap();
+    assert_eq!(running.finish().0, 137);
+}
+
+fn sigkill_ends_a_paused_container() {
+    let bundle = Bundle::new("sleep 60");
+    let (container, running) = bundle.create().unwrap();
+    container.start().unwrap();
+    container.pause().unwrap();
+    container.kill(Signal::KILL, false).unwrap();
+    assert_eq!(running.finish().0, 137);
+    container.delete(false).unwrap();
+    bundle.assert_nothing_left();
+}
+
+fn a_loaded_container_can_be_killed_and_deleted() {
+    let bundle = Bundle::new("sleep 60");
+    let (container, running) = bundle.create().unwrap();
+    let id = ContainerId::parse("test").unwrap();
+    assert_eq!(Container::load(&bundle.root(), &id).unwrap().status().unwrap(), Status::Created);
+    container.start().unwrap();
+    drop(container);
+    let loaded = Container::load(&bundle.root(), &id).unwrap();
+    assert_eq!(loaded.status().unwrap(), Status::Running);
+    assert_eq!(loaded.pid(), Some(running.started.child.pid));
+    assert_eq!(loaded.pids().unwrap(), [running.started.child.pid]);
+    loaded.kill(Signal::KILL, true).unwrap();
+    assert_eq!(running.finish().0, 137);
+    let loaded = Container::load(&bundle.root(), &id).unwrap();
+    assert_eq!(loaded.status().unwrap(), Status::Stopped);
+    loaded.delete(false).unwrap();
+    let gone = Container::load(&bundle.root(), &id).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+    bundle.assert_nothing_left();
+}
+
+fn kill_reaches_the_handler_and_all_reaches_everybody() {
+    let bundle = Bundle::new("trap 'echo caught; exit 3' TERM; echo up > /tmp/up; while true; do sleep 0.05; done");
+    let (container, running) = bundle.create().unwrap();
+    container.start().unwrap();
+    crate::process::wait_for(&bundle.path().join("rootfs/tmp/up"));
+    container.kill(Signal::TERM, true).unwrap();
+    let (code, output) = running.finish();
+    assert_eq!((code, output.lines().last()), (3, Some("caught")));
+    container.delete(false).unwrap();
+}
+
+fn a_shared_pid_namespace_is_emptied() {
+    let mut bundle = Bundle::new("sleep 61 & echo up > /tmp/up; exit 0");
+    bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+    let (container, running) = bundle.create().unwrap();
+    container.start().unwrap();
+    let pid = running.started.child.pid;
+    assert_eq!(running.started.child.wait().unwrap().code, 0);
+    assert!(container.pids().unwrap().iter().all(|left| *left != pid));
+    assert_eq!(container.pids().unwrap().len(), 1);
+    container.delete(false).unwrap();
+    drop(running.finish());
+}
