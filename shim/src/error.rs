@@ -54,6 +54,8 @@ pub(crate) enum Error {
     },
     #[error("container {id}: the systemd cgroup driver is not available, set SystemdCgroup = false")]
     SystemdCgroup { id: String },
+    #[error("checkpoint of container {id}: {option} {value:?} is not supported")]
+    CheckpointOption { id: String, option: &'static str, value: String },
     #[error("{what} of container {id} is not valid")]
     Json {
         what: &'static str,
@@ -108,9 +110,12 @@ impl Error {
             Self::NoContainer | Self::NoProcess { .. } | Self::Finished => ErrorKind::NotFound,
             Self::ContainerExists { .. } | Self::ExecExists { .. } => ErrorKind::AlreadyExists,
             Self::Refused(_) | Self::InitGone { .. } | Self::NotStarted => ErrorKind::FailedPrecondition,
-            Self::Id(_) | Self::NoExecId | Self::Signal(_) | Self::Options { .. } | Self::Json { .. } => {
-                ErrorKind::InvalidArgument
-            }
+            Self::CheckpointOption { .. }
+            | Self::Id(_)
+            | Self::NoExecId
+            | Self::Signal(_)
+            | Self::Options { .. }
+            | Self::Json { .. } => ErrorKind::InvalidArgument,
             Self::SystemdCgroup { .. } => ErrorKind::Unimplemented,
             Self::Runtime { err, .. } => err.kind(),
             Self::Stdio { err, .. } => err.kind(),

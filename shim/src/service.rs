@@ -22,12 +22,12 @@ use ttrpc::r#async::TtrpcContext;
 
 use crate::error::{Error, Result};
 use crate::events::timestamp;
-use crate::metrics;
 use crate::options::Options;
 use crate::process::StdioPaths;
 use crate::process::state::State;
 use crate::sandbox::Sandbox;
-use crate::task::{Create, ProcessRef, Task};
+use crate::task::{Create, ProcessRef, Task, checkpoint_options};
+use crate::{metrics, options};
 
 const TASK_V2: &str = "containerd.task.v2.Task";
 const TASK_V3: &str = "containerd.task.v3.Task";
@@ -211,6 +211,15 @@ impl TaskService for Service {
 
     async fn close_io(&self, _: &TtrpcContext, request: api::CloseIORequest) -> ttrpc::Result<Empty> {
         self.task(&request.id)?.close_stdin(&request.exec_id)?;
+        Ok(Empty::default())
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, request: api::CheckpointTaskRequest) -> ttrpc::Result<Empty> {
+        let task = self.task(&request.id)?;
+        let options = options::checkpoint(request.options.as_ref())
+            .map_err(|err| Error::Options { id: request.id.clone(), err })?;
+        let options = checkpoint_options(&request.id, &request.path, &options)?;
+        whole(span!("checkpoint", request.id), task.checkpoint(options)).await?;
         Ok(Empty::default())
     }
 

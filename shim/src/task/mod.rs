@@ -13,6 +13,7 @@
 //!             `- holds `starting`
 //! ```
 
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
@@ -28,6 +29,7 @@ use runtime_core::ContainerId;
 use runtime_core::container::Container;
 use tokio::sync::watch;
 
+pub(crate) use checkpoint::checkpoint_options;
 pub(crate) use create::{Create, STATE_ROOT_FILE, create};
 
 use crate::error::{Error, Result};

@@ -1,4 +1,4 @@
-//! Start of the init: it executes the user's program.
+//! Start of the init: it executes the user's program, or is restored.
 
 use std::sync::Arc;
 
@@ -10,16 +10,19 @@ use crate::process::state::{State, Verb};
 
 impl Task {
     /// # Errors
-    /// The program could not be executed; the init is gone then and its exit is published.
+    /// The program could not be executed, and the init is gone and its exit published; or CRIU could not restore it.
     pub(crate) async fn start(self: Arc<Self>) -> Result<u32> {
         let _queue = self.queue.lock().await;
         let _starting = self.starting.lock().await;
         self.init.check(Verb::Start)?;
-        let container = self.container()?;
-        let starting = container.clone();
-        blocking("start", move || starting.start()).await?;
-        self.init.enter(State::Running);
-        self.watch_oom(container).await;
+        if self.init.state() == State::CreatedFromCheckpoint {
+            self.restore().await?;
+        } else {
+            let container = self.container()?;
+            blocking("start", move || container.start()).await?;
+            self.init.enter(State::Running);
+        }
+        self.watch_oom(self.container()?).await;
         let pid = self.init.pid();
         self.publisher().publish(Event::start(self.id.as_str(), pid));
         Ok(pid)
