@@ -78,11 +78,15 @@ impl Node {
 
 /// Files, sockets and leaf directories below `directory`, links not followed.
 fn add_files(root: &Path, directory: &Path, all: &mut BTreeSet<String>) {
+    // Directories that are made once and kept; not what is in them.
     const KEPT: &[&str] = &["/run/containerd/fifo", "/run/containerd/s", "/run/netns", "/run/rtc", "/run/lock"];
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
         let named = format!("/{}", path.strip_prefix(root).unwrap_or(&path).display());
+        if is_not_ours(&named) {
+            continue;
+        }
         let is_directory = entry.file_type().is_ok_and(|t| t.is_dir());
         if !(is_directory && (KEPT.contains(&named.as_str()) || is_namespace_directory(&named))) {
             all.insert(format!("file {named}"));
@@ -91,6 +95,12 @@ fn add_files(root: &Path, directory: &Path, all: &mut BTreeSet<String>) {
             add_files(root, &path, all);
         }
     }
+}
+
+/// What CRIU and containerd leave, whatever the runtime: CRIU's cache of the kernel's features, and the directory that
+/// containerd unpacks the checkpoint of a restored container into.
+fn is_not_ours(path: &str) -> bool {
+    path == "/run/criu.kdat" || path.starts_with("/tmp/ctrd-checkpoint")
 }
 
 /// `…/io.containerd.runtime.v2.task/NAMESPACE`, which containerd makes with a namespace's first container and keeps.
