@@ -1,5 +1,6 @@
 //! A shell in a node.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use test_fixtures::{Cgroups, Error as FixtureError, Image, Node, NodeConfig, Tree, artifact};
@@ -44,11 +45,17 @@ fn shell(args: &Args) -> Result<u8, Error> {
     let node = Node::start(config)?;
     say(&format!("node {} with {} {rtc}", node.name(), node.run(["containerd", "--version"])?));
     say(&format!("images: {}", names.join(", ")));
-    let mut command = node.command(&args.command, false);
+    let line = args.command.join(" ");
+    let mut command = if std::io::stdin().is_terminal() {
+        // A terminal of the node's own: job control, and `ctr run --tty`, need one.
+        node.command(["script", "--quiet", "--return", "--command", &line, "/dev/null"], false)
+    } else {
+        node.command(&args.command, false)
+    };
     if let Some(terminal) = std::env::var_os("TERM") {
         command.env("TERM", terminal);
     }
-    let status = command.status().map_err(|source| Error::Spawn { command: args.command.join(" "), source })?;
+    let status = command.status().map_err(|source| Error::Spawn { command: line, source })?;
     Ok(u8::try_from(status.code().unwrap_or(255)).unwrap_or(255))
 }
 

@@ -277,10 +277,11 @@ impl Node {
         command
             .arg("-euc")
             .arg(format!(
-                "for d in $1; do echo 0 >\"$d/cgroup.procs\"; done; shift; exec {} nsenter --target {} \
-                 --mount --uts --ipc --net --pid --cgroup -- \"$@\"",
+                "for d in $1; do echo 0 >\"$d/cgroup.procs\"; done; shift; exec nsenter --target {} \
+                 --mount --uts --ipc --net --pid --cgroup -- {} \"$@\"",
+                self.pid,
+                // In the node's pid namespace, where a shell has to find its process group.
                 if new_session { "setsid --ctty" } else { "" },
-                self.pid
             ))
             .args(["sh", &cgroups.join(" ")])
             .args(arguments)

@@ -1,6 +1,7 @@
 # The node's PID 1, still on the host's files: lays out the node's file system, pivots into it, becomes tini.
 # In: ROOT (the shared root tree), WORK (an empty directory of the host), NAME, CGROUPS (v2, or v1 hierarchies as
-# "options=directory" words). Says "pid N" (the host's number) and "ready" on standard output.
+# "options=directory" words). Says "pid N" (the host's number) and "ready" on standard output, and then waits for a line on
+# standard input.
 set -eu
 
 # The host's /proc is still mounted here, and it knows this process by the host's number.
@@ -63,6 +64,8 @@ rmdir .host
 ip link set lo up
 
 echo ready
+# Its owner moves this process out of the root of the node's cgroup2, before it has children there.
+read -r _
 # The lifeline is cat's standard input: when its other end is closed, cat ends, so tini ends, and with PID 1 the kernel
-# kills all that is in the node.
-exec tini -- cat >/dev/null 2>&1
+# kills all that is in the node. Its owner writes one line into it, to hear from cat that all is up.
+exec tini -- cat 2>/dev/null

@@ -34,10 +34,13 @@ impl Node {
 
     /// A veth pair between two nodes, with neither address nor life.
     fn plug(&self, device: &str, peer: &Self, device_of_peer: &str) -> Result<()> {
-        // Not in this node's pid namespace: ip has to name the peer by the host's number.
+        // The root tree's ip, with the host's /proc: it looks for the peer's namespace there, by the host's number.
+        let script = "mount --bind /proc \"$0/proc\"; exec chroot \"$0\" ip link add \"$@\"";
         let output = Command::new("nsenter")
-            .args(["--target", &self.pid().to_string(), "--mount", "--net", "--"])
-            .args(["ip", "link", "add", device, "type", "veth", "peer", "name", device_of_peer])
+            .arg(format!("--net=/proc/{}/ns/net", self.pid()))
+            .args(["unshare", "--mount", "--propagation", "private", "sh", "-euc", script])
+            .arg(self.tree().path())
+            .args([device, "type", "veth", "peer", "name", device_of_peer])
             .args(["netns", &peer.pid().to_string()])
             .output();
         let output = output.map_err(|source| Error::Spawn { command: "nsenter".to_owned(), source })?;

@@ -25,9 +25,9 @@ mod leaks;
 mod link;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
@@ -119,7 +119,8 @@ impl Node {
             }
         };
         let lifeline = child.stdin.take();
-        let ready = child.stdout.take().and_then(read_ready);
+        let mut output = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
+        let ready = output.as_mut().and_then(read_ready);
         let mut node = Self {
             name,
             tree,
@@ -135,9 +136,15 @@ impl Node {
             node.end();
             return Err(Error::Node { log: node.log("init.log"), node: node.name.clone() });
         }
-        // Named by the process that forked PID 1, for it is in the node's cgroup too.
+        // Not PID 1 alone: the process that forked it is in the node's cgroup too.
         node.cgroups.settle(&[node.pid, node.init.id()])?;
-        Ok(node)
+        if let Some(lifeline) = &mut node.lifeline {
+            lifeline.write_all(b"go\nup\n").map_err(Error::path("write to PID 1 of", &node.name))?;
+        }
+        match output.and_then(|mut output| output.next()) {
+            Some(Ok(line)) if line == "up" => Ok(node),
+            _ => Err(Error::Node { log: node.log("init.log"), node: node.name.clone() }),
+        }
     }
 
     /// The node's host name; no other living node has it.
@@ -224,9 +231,9 @@ fn spawn_init(root: &Path, directory: &Path, name: &str, cgroups: &NodeCgroups, 
 }
 
 /// Reads until the node says that it is ready; `None` when it ended before.
-fn read_ready(stdout: std::process::ChildStdout) -> Option<u32> {
+fn read_ready(output: &mut Lines<BufReader<ChildStdout>>) -> Option<u32> {
     let mut pid = None;
-    for line in BufReader::new(stdout).lines() {
+    for line in output {
         let line = line.ok()?;
         if line == "ready" {
             return pid;
