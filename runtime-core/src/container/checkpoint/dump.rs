@@ -58,7 +58,7 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
         Ok(Answer::Acknowledge)
     };
     let dumped = criu.start(request, &Plain).and_then(|worker| worker.run(&mut notify, options.limit));
-    settle(container, paused && dumped.is_ok() && options.leave_running);
+    settle(container, paused && (dumped.is_err() || options.leave_running));
     dumped.map_err(|err| criu_failed(work.keep_log(err, LOG, &container.state.bundle)))?;
 
     let total = start.elapsed();

@@ -146,7 +146,9 @@ impl<'a> Table<'a> {
         if matches!(mount.fs.as_str(), "devpts" | "proc" | "sysfs") {
             return None;
         }
-        let metadata = fs::metadata(format!("/proc/self/fd/{}", number(&self.open(&mount.point)?))).ok()?;
+        // Named, so that it is still open when it is looked at: what format!() borrows ends with it.
+        let node = self.open(&mount.point)?;
+        let metadata = fs::metadata(format!("/proc/self/fd/{}", number(&node))).ok()?;
         let kind = metadata.file_type();
         if !kind.is_char_device() && !kind.is_block_device() {
             return None;
