@@ -120,6 +120,7 @@ impl Init<'_> {
         at(Step::Rlimits, self.rlimits())?;
         at(Step::Labels, labels.write())?;
         at(Step::NoNewPrivileges, self.no_new_privileges())?;
+        at(Step::Stdio, user::own_null())?;
         at(Step::Stdio, user::own_stdio(&self.orders.process))?;
         // Without no_new_privs the filter needs CAP_SYS_ADMIN, so it comes before the capabilities go.
         at(Step::Seccomp, self.early_seccomp())?;

@@ -1,8 +1,8 @@
 //! The user of the process (credentials(7)) and what belongs to that user.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Gid, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::message::Process;
@@ -14,6 +14,35 @@ pub(super) fn change(process: &Process) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)
+}
+
+/// What came as the host's /dev/null becomes the container's: a descriptor into the host's mounts must not stay, and CRIU
+/// cannot dump one. Where the container has no null device, it keeps the host's.
+pub(super) fn own_null() -> Result<(), Errno> {
+    use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let stdio: [(BorrowedFd<'_>, fn(OwnedFd) -> rustix::io::Result<()>); 3] =
+        [(stdin.as_fd(), dup2_stdin), (stdout.as_fd(), dup2_stdout), (stderr.as_fd(), dup2_stderr)];
+    for (fd, replace) in stdio {
+        if is_null(fd)?
+            && let Some(null) = container_null(rustix::fs::fcntl_getfl(fd)? & OFlags::RWMODE)?
+        {
+            replace(null)?;
+        }
+    }
+    Ok(())
+}
+
+/// `None` if the image, or a process that runs already, has put something else there; that is not used.
+fn container_null(access: OFlags) -> Result<Option<OwnedFd>, Errno> {
+    // Neither a fifo nor a terminal in its place may stop or take this process.
+    let safely = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let Ok(null) = rustix::fs::open("/dev/null", access | safely, Mode::empty()) else { return Ok(None) };
+    if !is_null(null.as_fd())? {
+        return Ok(None);
+    }
+    rustix::fs::fcntl_setfl(&null, OFlags::empty())?;
+    Ok(Some(null))
 }
 
 /// The user may open its own stdio again through /proc/self/fd. Not for /dev/null, which is everybody's.
