@@ -109,7 +109,7 @@ pub enum Error {
         id: ContainerId,
         operation: &'static str,
         #[source]
-        err: criu::Error,
+        err: Box<criu::Error>,
     },
     #[error("{operation} container {id}")]
     Checkpoint {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A container's id: what runc accepts, `[A-Za-z0-9_+.-]+`, not `.` or `..`, at most 1024 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ContainerId(String);
+pub struct ContainerId(Box<str>);
 
 /// Why a string is not a [`ContainerId`].
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ impl ContainerId {
         if !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+.-".contains(&b)) {
             return refuse("only letters, digits, '_', '+', '.' and '-' are allowed");
         }
-        Ok(Self(id.to_owned()))
+        Ok(Self(id.into()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -52,7 +52,7 @@ impl TryFrom<String> for ContainerId {
 
 impl From<ContainerId> for String {
     fn from(id: ContainerId) -> Self {
-        id.0
+        id.0.into_string()
     }
 }
 

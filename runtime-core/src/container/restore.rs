@@ -48,7 +48,7 @@ const ROOT: &str = "criu-root";
 pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> {
     let create = &options.create;
     let id = &create.id;
-    let criu_failed = |err| Error::Criu { id: id.clone(), operation: "restore", err };
+    let criu_failed = |err| Error::Criu { id: id.clone(), operation: "restore", err: Box::new(err) };
     spec::check(&create.spec)?;
     // Damaged images are found before anything is made.
     let images = Images::read(&options.image_dir).map_err(criu_failed)?;
@@ -161,7 +161,7 @@ impl Restore<'_> {
     }
 
     fn run_criu(&self, arriving: &mut Arriving<'_>) -> Result<Pid> {
-        let criu_failed = |err| Error::Criu { id: self.id.clone(), operation: "restore", err };
+        let criu_failed = |err| Error::Criu { id: self.id.clone(), operation: "restore", err: Box::new(err) };
         let work = Work::new(self.options.work_dir.as_deref(), self.directory.path()).map_err(failed(self.id))?;
         let root = self.directory.path().join(ROOT);
         fs::create_dir(&root).map_err(CheckpointError::file("mkdir", &root)).map_err(failed(self.id))?;

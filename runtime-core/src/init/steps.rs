@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use oci_spec::runtime::Hook;
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::thread::UnshareFlags;
 
 use super::capabilities::Sets;
 use super::channel::{self, Channel};
@@ -198,7 +197,10 @@ impl<'a> Init<'a> {
 
 /// Only now: its root is the cgroup that the caller is in, and the parent has put us into ours before the orders.
 pub(super) fn cgroup_namespace(environment: &Given) -> Result<(), Errno> {
-    if environment.new_cgroup_namespace { rustix::thread::unshare(UnshareFlags::NEWCGROUP) } else { Ok(()) }
+    if !environment.new_cgroup_namespace {
+        return Ok(());
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).map_err(|err| Errno::from_raw_os_error(err as i32))
 }
 
 pub(super) fn loopback(environment: &Given) -> Result<(), Errno> {

@@ -1,5 +1,7 @@
 //! Containers from create to delete, as root, in a mount and pid namespace of the tests' own.
 
+#![allow(clippy::print_stdout, reason = "a skipped test says why")]
+
 mod bundle;
 mod exec;
 mod hostile;

@@ -37,7 +37,7 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
             return Err(Error::WrongStatus { id: container.id().clone(), problem, status });
         }
     };
-    let criu_failed = |err| Error::Criu { id: container.id().clone(), operation: "checkpoint", err };
+    let criu_failed = |err| Error::Criu { id: container.id().clone(), operation: "checkpoint", err: Box::new(err) };
     let failed = |err| Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err };
     let criu = Criu::find().map_err(criu_failed)?;
     let version = criu.require(MINIMUM, &Plain).map_err(criu_failed)?;
