@@ -161,21 +161,8 @@ impl Cgroup {
         self.unified.as_ref().map(v2::open).transpose()
     }
 
-    /// Moves a process into every v1 hierarchy (and into the unified tree where `clone_into` was not used).
-    ///
-    /// Blocks for 8 to 14 ms on v1 and hybrid hosts; a child that can move itself is faster with [`Self::join_files`].
-    pub fn add(&self, pid: Pid, unified_too: bool) -> Result<(), Error> {
-        for dir in &self.v1 {
-            v1::add(dir, pid)?;
-        }
-        match &self.unified {
-            Some(dir) if unified_too => v2::add(dir, pid),
-            _ => Ok(()),
-        }
-    }
-
     /// The `tasks` file of every v1 hierarchy, open for writing; none on v2. A process **with a single thread** moves
-    /// itself by one write(2) of "0" to each, which is 20 times faster than [`Self::add`]. The kernel checks the
+    /// itself by one write(2) of "0" to each, which is 20 times faster than moving it by `cgroup.procs`. The kernel checks the
     /// permission against the opener's credentials, so they work in any user, pid, mount or cgroup namespace. A process
     /// must close them before anything that is not trusted runs. For the unified tree see [`Self::clone_into`].
     pub fn join_files(&self) -> Result<Vec<OwnedFd>, Error> {

@@ -3,14 +3,11 @@
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use nix::errno::Errno;
 
 use super::directory::Made;
 use super::{Dir, Error, file};
-use crate::Pid;
 
 /// Makes the container's directory in one hierarchy.
 pub(super) fn make(dir: &Dir, made: &mut Made) -> Result<(), Error> {
@@ -40,21 +37,6 @@ fn inherit_cpuset(path: &Path) -> Result<(), Error> {
         file::write(&own, value.trim())?;
     }
     Ok(())
-}
-
-/// Moves a whole process. The first such write after a quiet moment waits for an RCU grace period (8 to 14 ms measured),
-/// the ones after it take 20 us: see [`super::Cgroup::join_files`] for the way without.
-pub(super) fn add(dir: &Dir, pid: Pid) -> Result<(), Error> {
-    let path = dir.path.join("cgroup.procs");
-    let value = pid.to_string();
-    // EINVAL: the process is still being forked (TASK_NEW); runc waits for that in the same way.
-    for _ in 0..5 {
-        match file::write(&path, &value) {
-            Err(Error::Write { err: Errno::EINVAL, .. }) => thread::sleep(Duration::from_millis(30)),
-            other => return other,
-        }
-    }
-    file::write(&path, &value)
 }
 
 /// The file with which a single-threaded process moves itself.

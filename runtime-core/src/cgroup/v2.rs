@@ -5,11 +5,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::errno::Errno;
-
 use super::directory::Made;
 use super::{Dir, Error, file};
-use crate::Pid;
 
 /// Makes the container's directory. With `controllers`, every available one is handed down to it: limits and statistics
 /// need them.
@@ -79,15 +76,4 @@ pub(super) fn open(dir: &Dir) -> Result<OwnedFd, Error> {
         .open(&dir.path)
         .map(File::into)
         .map_err(|err| Error::Open { path: dir.path.clone(), err: file::errno(&err) })
-}
-
-pub(super) fn add(dir: &Dir, pid: Pid) -> Result<(), Error> {
-    match file::write(&dir.path.join("cgroup.procs"), &pid.to_string()) {
-        // The container has made cgroups below its own and enabled controllers there.
-        Err(Error::Write { err: Errno::EBUSY, .. }) => {
-            let controllers = file::read(&dir.path.join("cgroup.subtree_control"))?.unwrap_or_default();
-            Err(Error::InternalProcesses { path: dir.path.clone(), controllers: controllers.trim().to_owned() })
-        }
-        other => other,
-    }
 }

@@ -1,6 +1,6 @@
 //! Bringing a process of ours into a container, as far as its orders.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{Hook, Linux};
@@ -44,15 +44,12 @@ pub(super) struct Launch<'a> {
 impl Launch<'_> {
     /// Makes the process, in its namespaces and its cgroups, and gives it its orders.
     pub(super) fn run(&self, stdio: &Stdio, orders: &mut LentOrders<'_>) -> Result<Launched> {
-        let cgroup = self.cgroup.clone_into().map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
-        let launched = self.spawn(stdio, cgroup.as_ref().map(AsFd::as_fd))?;
+        let launched = self.spawn(stdio)?;
         let pid = launched.child()?.pid;
         if self.namespaces.makes(libc::CLONE_NEWUSER) {
             self.write_maps(pid)?;
             launched.channel()?.maps_written().map_err(|err| launched.failed("write the id maps", err))?;
         }
-        // While the new process executes its binary; it makes its cgroup namespace only after the orders.
-        self.cgroup.add(pid, cgroup.is_none()).map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
         self.set_oom_score_adj(pid)?;
         if self.namespaces.user() {
             self.set_rlimits(pid, orders)?;
@@ -61,7 +58,10 @@ impl Launch<'_> {
         Ok(launched)
     }
 
-    fn spawn(&self, stdio: &Stdio, cgroup: Option<BorrowedFd<'_>>) -> Result<Launched> {
+    fn spawn(&self, stdio: &Stdio) -> Result<Launched> {
+        let in_cgroup = |err| Error::Cgroup { id: self.id.clone(), err };
+        let cgroup = self.cgroup.clone_into().map_err(in_cgroup)?;
+        let tasks_files = self.cgroup.join_files().map_err(in_cgroup)?;
         let system = |operation| move |err: std::io::Error| Error::System { id: self.id.clone(), operation, err };
         let exe = crate::exe::prepare().map_err(system("seal our own binary"))?;
         let (ours, theirs) = Channel::pair().map_err(|err| system("make a socket pair")(err.into()))?;
@@ -85,7 +85,8 @@ impl Launch<'_> {
             passed: &passed,
             new: self.namespaces.new,
             joins: &joins,
-            cgroup,
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            tasks_files: &tasks_files,
             time_offsets: self.namespaces.time_offsets.as_deref(),
             middle: self.namespaces.need_middle(),
             wait: self.namespaces.makes(libc::CLONE_NEWUSER),

@@ -24,6 +24,8 @@ pub(crate) const PASSED_FD: RawFd = 4;
 /// How many descriptors can be passed.
 const MAX_PASSED: usize = 4;
 const MAX_JOINS: usize = 16;
+/// The kernel has 14 v1 controllers; named hierarchies come on top.
+const MAX_TASKS_FILES: usize = 32;
 /// linux/sched.h; libc has it as an int, which it does not fit.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// In place of a length at the head of a frame on the socket: a [`Stage`] and an errno follow.
@@ -43,6 +45,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) joins: &'a [(BorrowedFd<'a>, c_int)],
     /// A directory of the unified cgroup tree.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// The `tasks` files of the v1 cgroups, open for writing: the child moves itself, having one thread.
+    pub(crate) tasks_files: &'a [OwnedFd],
     /// Make a time namespace with these `timens_offsets`.
     pub(crate) time_offsets: Option<&'a [u8]>,
     pub(crate) middle: bool,
@@ -60,6 +64,7 @@ pub(crate) enum Stage {
     Join,
     TimeOffsets,
     Clone,
+    Cgroup,
     Maps,
     Root,
     Exec,
@@ -67,9 +72,8 @@ pub(crate) enum Stage {
 
 impl Stage {
     pub(crate) fn from_raw(raw: u32) -> Option<Self> {
-        [Self::Descriptors, Self::Join, Self::TimeOffsets, Self::Clone, Self::Maps, Self::Root, Self::Exec]
-            .into_iter()
-            .find(|stage| *stage as u32 == raw)
+        use Stage::{Cgroup, Clone, Descriptors, Exec, Join, Maps, Root, TimeOffsets};
+        [Descriptors, Join, TimeOffsets, Clone, Cgroup, Maps, Root, Exec].into_iter().find(|stage| *stage as u32 == raw)
     }
 
     pub(crate) fn operation(self) -> &'static str {
@@ -78,6 +82,7 @@ impl Stage {
             Self::Join => "join a namespace (setns)",
             Self::TimeOffsets => "make a time namespace",
             Self::Clone => "make namespaces (clone3)",
+            Self::Cgroup => "join a v1 cgroup",
             Self::Maps => "wait for the user namespace's maps",
             Self::Root => "become root of the user namespace",
             Self::Exec => "execute the container's init",
@@ -121,6 +126,8 @@ struct Plain<'a> {
     joins: [(RawFd, c_int); MAX_JOINS],
     join_count: usize,
     cgroup: Option<RawFd>,
+    tasks_files: [RawFd; MAX_TASKS_FILES],
+    tasks_file_count: usize,
     time_offsets: Option<&'a [u8]>,
     wait: bool,
     root: bool,
@@ -141,7 +148,12 @@ pub(crate) fn spawn(spawn: &Spawn<'_>) -> Result<(i32, OwnedFd), Failed> {
 
 impl<'a> Plain<'a> {
     fn new(spawn: &Spawn<'a>) -> Result<Self, Failed> {
-        if spawn.passed.len() > MAX_PASSED || spawn.joins.len() > MAX_JOINS {
+        let counts = [
+            (spawn.passed.len(), MAX_PASSED),
+            (spawn.joins.len(), MAX_JOINS),
+            (spawn.tasks_files.len(), MAX_TASKS_FILES),
+        ];
+        if counts.iter().any(|(count, most)| count > most) {
             return Err(Failed { stage: Stage::Descriptors, err: Errno::TOOBIG });
         }
         let mut fds = [-1; PASSED_FD as usize + MAX_PASSED];
@@ -153,6 +165,10 @@ impl<'a> Plain<'a> {
         for (slot, (fd, kind)) in joins.iter_mut().zip(spawn.joins) {
             *slot = (fd.as_raw_fd(), *kind);
         }
+        let mut tasks_files = [-1; MAX_TASKS_FILES];
+        for (slot, file) in tasks_files.iter_mut().zip(spawn.tasks_files) {
+            *slot = file.as_raw_fd();
+        }
         Ok(Self {
             exe: spawn.exe.as_raw_fd(),
             argv0: spawn.argv0,
@@ -162,6 +178,8 @@ impl<'a> Plain<'a> {
             joins,
             join_count: spawn.joins.len(),
             cgroup: spawn.cgroup.map(|fd| fd.as_raw_fd()),
+            tasks_files,
+            tasks_file_count: spawn.tasks_files.len(),
             time_offsets: spawn.time_offsets,
             wait: spawn.wait,
             root: spawn.root,
@@ -347,7 +365,10 @@ fn child(plain: &Plain<'_>) -> ! {
     unsafe {
         libc::setsid();
     }
-    let result = wait_for_maps(plain).and_then(|()| become_root(plain)).and_then(|()| arrange(plain));
+    let result = join_cgroups(plain)
+        .and_then(|()| wait_for_maps(plain))
+        .and_then(|()| become_root(plain))
+        .and_then(|()| arrange(plain));
     match result {
         Ok(exe) => {
             let argv = [plain.argv0.as_ptr(), std::ptr::null()];
@@ -376,6 +397,16 @@ fn fail(socket: RawFd, stage: Stage, err: Errno) -> ! {
         libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL);
         libc::_exit(1)
     }
+}
+
+fn join_cgroups(plain: &Plain<'_>) -> Result<(), (Stage, Errno)> {
+    for file in plain.tasks_files.iter().take(plain.tasks_file_count) {
+        // SAFETY: writes a literal to a descriptor of this process.
+        if unsafe { libc::write(*file, c"0".as_ptr().cast(), 1) } != 1 {
+            return Err((Stage::Cgroup, errno()));
+        }
+    }
+    Ok(())
 }
 
 fn wait_for_maps(plain: &Plain<'_>) -> Result<(), (Stage, Errno)> {
