@@ -24,7 +24,7 @@ pub(crate) enum Error {
     #[error("current directory, the bundle")]
     WorkingDirectory(#[source] std::io::Error),
     #[error("delete the container")]
-    Container(#[source] runtime_core::Error),
+    Container(#[source] Box<runtime_core::Error>),
     #[error("unmount the rootfs")]
     Rootfs(#[from] mount::Error),
     #[error("remove the socket")]
@@ -67,10 +67,10 @@ fn remove_container(root: &Path, id: &ContainerId) -> Result<u32, Error> {
     let container = match Container::load(root, id) {
         Ok(container) => container,
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(0),
-        Err(err) => return Err(Error::Container(err)),
+        Err(err) => return Err(Error::Container(Box::new(err))),
     };
     let pid = container.pid().map_or(0, |pid| pid.as_raw().unsigned_abs());
-    container.delete(true).map_err(Error::Container)?;
+    container.delete(true).map_err(|err| Error::Container(Box::new(err)))?;
     Ok(pid)
 }
 

@@ -83,7 +83,7 @@ pub(crate) enum Error {
     Runtime {
         operation: &'static str,
         #[source]
-        err: runtime_core::Error,
+        err: Box<runtime_core::Error>,
     },
     #[error("signal process {pid}")]
     Kill {

@@ -112,6 +112,7 @@ async fn answer(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
     let mut server = Server::new().add_listener(listener).register_service(services);
     server.start().await.map_err(Error::Ttrpc)?;
     tracing::debug!(id = flags.id, pid = std::process::id(), "serving");
+    prepare_init();
 
     sandbox.ended().await;
     // First the name, then the socket: between the two a new shim of the group can already come.
@@ -124,6 +125,16 @@ async fn answer(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
     }
     server.shutdown().await.map_err(Error::Ttrpc)?;
     Ok(())
+}
+
+/// What every container's init is executed from, made while containerd is still on its way to Create. Create makes it
+/// itself where this fails, and tells why.
+fn prepare_init() {
+    tokio::task::spawn_blocking(|| {
+        if let Err(err) = runtime_core::exe::prepare() {
+            tracing::debug!(%err, "the sealed binary is not made ahead of time");
+        }
+    });
 }
 
 /// A shim without containers ends on SIGTERM and SIGINT; one with containers stays, as they would be lost with it.

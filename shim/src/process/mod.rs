@@ -187,7 +187,7 @@ impl Process {
 }
 
 /// A kill of what is not there any more, in the words of containerd's shim.
-pub(crate) fn kill_error(err: runtime_core::Error) -> Error {
+pub(crate) fn kill_error(err: Box<runtime_core::Error>) -> Error {
     match err.kind() {
         ErrorKind::NotFound | ErrorKind::FailedPrecondition => Error::Finished,
         _ => Error::Runtime { operation: "kill", err },

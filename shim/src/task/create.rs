@@ -89,7 +89,8 @@ async fn prepare(
     let root = options.state_root(&context.namespace);
     let (id, bundle, rootfs) = (id.to_string(), bundle.to_owned(), rootfs.to_vec());
     tokio::task::spawn_blocking(move || {
-        let spec = runtime_core::spec::load(&bundle).map_err(|err| Error::Runtime { operation: "create", err })?;
+        let spec = runtime_core::spec::load(&bundle)
+            .map_err(|err| Error::Runtime { operation: "create", err: Box::new(err) })?;
         if !default_root {
             // Before there is anything that `delete` would have to find.
             std::fs::write(bundle.join(STATE_ROOT_FILE), root.as_os_str().as_encoded_bytes())

@@ -126,5 +126,5 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     let span = tracing::Span::current();
     let done = tokio::task::spawn_blocking(move || span.in_scope(call)).await?;
-    done.map_err(|err| Error::Runtime { operation, err })
+    done.map_err(|err| Error::Runtime { operation, err: Box::new(err) })
 }
