@@ -25,7 +25,7 @@ use criu::{Answer, CgroupRoot, Common, Criu, InheritFd, Log, MINIMUM, Notificati
 use oci_spec::runtime::Hook;
 
 use super::checkpoint::manifest::Manifest;
-use super::checkpoint::swrk::{ForRestore, Plain};
+use super::checkpoint::swrk::{InCgroups, Plain, with_root};
 use super::checkpoint::work::{Work, open_dir};
 use super::checkpoint::{self, CheckpointError, RestoreOptions, mounts, namespaces};
 use super::create::{ROLL_BACK, hooks_of, new_state};
@@ -165,21 +165,21 @@ impl Restore<'_> {
         let work = Work::new(self.options.work_dir.as_deref(), self.directory.path()).map_err(failed(self.id))?;
         let root = self.directory.path().join(ROOT);
         fs::create_dir(&root).map_err(CheckpointError::file("mkdir", &root)).map_err(failed(self.id))?;
-        let request = self.request(&root, &work, &arriving.state).map_err(failed(self.id))?;
         let join = self.cgroup.all_join_files().map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
-        let spawn = ForRestore::new(join, self.plan.root(), &root).map_err(|err| Error::System {
-            id: self.id.clone(),
-            operation: "prepare CRIU",
-            err,
-        })?;
-
-        let run = || {
-            let mut worker = self.criu.start(request, &spawn)?;
-            worker.request_mut().common.cgroup_roots = cgroup_roots(worker.pid());
-            let mut notify = |notification: Notification, _: BorrowedFd<'_>| arriving.notified(notification);
-            worker.run(&mut notify, self.options.limit)
+        let spawn = InCgroups::new(join);
+        let start = || {
+            let request = self.request(&root, &work, &arriving.state).map_err(failed(self.id))?;
+            self.criu.start(request, &spawn).map_err(criu_failed)
         };
-        let restored = run().map_err(|err| criu_failed(work.keep_log(err, LOG, &self.options.create.bundle)))?;
+        let mut worker = with_root(self.plan.root(), &root, start).map_err(|err| Error::System {
+            id: self.id.clone(),
+            operation: "bind the rootfs for CRIU",
+            err,
+        })??;
+        worker.request_mut().common.cgroup_roots = cgroup_roots(worker.pid());
+        let mut notify = |notification: Notification, _: BorrowedFd<'_>| arriving.notified(notification);
+        let restored = worker.run(&mut notify, self.options.limit);
+        let restored = restored.map_err(|err| criu_failed(work.keep_log(err, LOG, &self.options.create.bundle)))?;
         fs::remove_dir(&root).map_err(CheckpointError::file("rmdir", &root)).map_err(failed(self.id))?;
         Pid::new(restored.pid).ok_or_else(|| Error::NotRunning { id: self.id.clone() })
     }

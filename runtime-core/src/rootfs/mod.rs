@@ -26,9 +26,9 @@ mod sysctl;
 mod tests;
 mod tree;
 
-use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,7 @@ pub(crate) struct Plan {
     readonly: Vec<PathBuf>,
     sysctl: Vec<sysctl::Setting>,
     #[serde(skip)]
-    live: OnceCell<Live>,
+    live: OnceLock<Live>,
 }
 
 /// Descriptors that later steps need and that cannot be had again once the image's own tree is the root.

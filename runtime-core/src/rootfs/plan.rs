@@ -1,7 +1,7 @@
 //! From the spec to a [`Plan`]: everything that can be found wrong outside the container is found here.
 
-use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
 
@@ -42,7 +42,7 @@ impl Plan {
             masked: absolute(linux.masked_paths())?,
             readonly: absolute(linux.readonly_paths())?,
             sysctl: sysctl::plan(linux, spec.hostname().is_some(), options.network_namespace, &has_namespace)?,
-            live: OnceCell::new(),
+            live: OnceLock::new(),
         })
     }
 }

@@ -14,7 +14,7 @@ use oci_spec::runtime::Spec;
 use super::error::CheckpointError;
 use super::host::Host;
 use super::manifest::{self, Manifest, Timings};
-use super::options::{CheckpointOptions, Checkpointed};
+use super::options::{CheckpointOptions, Checkpointed, CriuOptions, NetworkLock};
 use super::swrk::Plain;
 use super::work::{Work, make_dir, open_dir};
 use super::{config_file, mounts, namespaces, plan};
@@ -47,6 +47,7 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     let work = Work::new(options.work_dir.as_deref(), container.directory.path()).map_err(failed)?;
     let mut manifest = describe(container, options, &spec, pid).map_err(failed)?;
     manifest.criu = version.to_string();
+    tracing::debug!(id = %container.id(), mounts = ?manifest.external_mounts, "external mounts");
     let request = request(container, options, &spec, &manifest, &work).map_err(failed)?;
     write_descriptors(&options.image_dir, &manifest.descriptors).map_err(failed)?;
 
@@ -100,7 +101,7 @@ fn describe(
         id: container.id().to_string(),
         created: u64::try_from(created.as_nanos()).unwrap_or(u64::MAX),
         spec_digest: manifest::digest(&fs::read(&config).map_err(CheckpointError::file("read", &config))?),
-        options: options.criu.clone(),
+        options: CriuOptions { network_lock: options.criu.network_lock.or_else(network_lock), ..options.criu.clone() },
         left_running: options.leave_running,
         parent: options.parent.as_ref().map(|path| path.to_string_lossy().into_owned()),
         terminal: container.state.terminal,
@@ -111,6 +112,14 @@ fn describe(
         host: Host::of_this_machine(),
         timings: None,
     })
+}
+
+/// CRIU's own choice is iptables, which many hosts have no more; nftables it needs no program for. `None` leaves it to CRIU
+/// and its configuration.
+fn network_lock() -> Option<NetworkLock> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has_iptables = std::env::split_paths(&path).any(|directory| directory.join("iptables-restore").exists());
+    (!has_iptables).then_some(NetworkLock::Nftables)
 }
 
 fn request(
@@ -127,7 +136,7 @@ fn request(
     common.config_file = config_file(&container.state);
     common.external = namespaces::external(spec)?;
     common.ext_mounts = manifest.external_mounts.iter().map(|mount| mount.at_dump()).collect();
-    options.criu.apply(&mut common);
+    manifest.options.apply(&mut common);
 
     let pid = container.pid().map_or(0, Pid::as_raw);
     let mut dump = DumpOptions::new(common, pid);

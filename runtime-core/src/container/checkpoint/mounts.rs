@@ -6,11 +6,10 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use criu::ExtMount;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 use serde::{Deserialize, Serialize};
 
 use super::error::CheckpointError;
@@ -61,7 +60,10 @@ impl External {
         let source = match &self.from {
             From::Bind { destination, below } => {
                 let source = plan.binds().find(|(target, _)| target == destination).map(|(_, source)| source);
-                source.ok_or_else(|| CheckpointError::MissingMount { destination: destination.clone() })?.join(below)
+                let source =
+                    source.ok_or_else(|| CheckpointError::MissingMount { destination: destination.clone() })?;
+                // Joining nothing would add a slash, and a file with a slash is no directory.
+                if below.as_os_str().is_empty() { source.to_owned() } else { source.join(below) }
             }
             From::Null => NULL.into(),
             From::Device => self.mount_point.clone(),
@@ -146,14 +148,11 @@ impl<'a> Table<'a> {
         if matches!(mount.fs.as_str(), "devpts" | "proc" | "sysfs") {
             return None;
         }
-        // Named, so that it is still open when it is looked at: what format!() borrows ends with it.
-        let node = self.open(&mount.point)?;
-        let metadata = fs::metadata(format!("/proc/self/fd/{}", number(&node))).ok()?;
-        let kind = metadata.file_type();
-        if !kind.is_char_device() && !kind.is_block_device() {
+        let stat = rustix::fs::fstat(self.open(&mount.point)?).ok()?;
+        if !matches!(FileType::from_raw_mode(stat.st_mode), FileType::CharacterDevice | FileType::BlockDevice) {
             return None;
         }
-        let is_null = metadata.rdev() == rustix::fs::makedev(1, 3);
+        let is_null = stat.st_rdev == rustix::fs::makedev(1, 3);
         let is_device = plan.devices().any(|device| device == mount.point);
         let is_mask = plan.masked().contains(&mount.point) || !is_device;
         Some(if is_null && is_mask { From::Null } else { From::Device })

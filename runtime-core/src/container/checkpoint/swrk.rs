@@ -1,36 +1,32 @@
-//! How CRIU is started: as a registered child, for a restore inside the container's cgroups.
+//! How CRIU is started: as a registered child, for a restore inside the container's cgroups and in a mount namespace of
+//! its own.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use criu::{Process, Spawn};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 use crate::children::{self, Child};
-use crate::sys::swrk::{self, Bind};
+use crate::sys::swrk;
 
 /// For a dump, and for questions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plain;
 
-/// For a restore: see [`swrk::prepare`].
+/// Starts CRIU once, in the cgroups of these files.
 #[derive(Debug)]
-pub(crate) struct ForRestore(Mutex<Option<(Vec<OwnedFd>, Bind)>>);
+pub(crate) struct InCgroups(Mutex<Vec<OwnedFd>>);
 
-impl ForRestore {
-    /// `cgroups` are files that a process moves itself by; `root` is where CRIU finds the rootfs, a directory.
-    pub(crate) fn new(cgroups: Vec<OwnedFd>, rootfs: &Path, root: &Path) -> io::Result<Self> {
-        let bind = Bind { source: string(rootfs)?, target: string(root)? };
-        Ok(Self(Mutex::new(Some((cgroups, bind)))))
+impl InCgroups {
+    /// See [`swrk::join`].
+    pub(crate) fn new(files: Vec<OwnedFd>) -> Self {
+        Self(Mutex::new(files))
     }
-}
-
-fn string(path: &Path) -> io::Result<CString> {
-    Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
 #[derive(Debug)]
@@ -42,11 +38,10 @@ impl Spawn for Plain {
     }
 }
 
-impl Spawn for ForRestore {
+impl Spawn for InCgroups {
     fn spawn(&self, mut command: Command) -> io::Result<Box<dyn Process>> {
-        let mut prepared = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (cgroups, bind) = prepared.take().ok_or_else(|| io::Error::other("a restore starts CRIU once"))?;
-        swrk::prepare(&mut command, cgroups, bind);
+        let files = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        swrk::join(&mut command, files);
         Plain.spawn(command)
     }
 }
@@ -63,4 +58,23 @@ impl Process for Registered {
     fn wait(&mut self) -> io::Result<u32> {
         Ok(self.0.wait()?.code)
     }
+}
+
+/// Calls `start` where `rootfs` is bound on `root`, a directory, in a mount namespace of its own. A process that it starts
+/// keeps the namespace, and when that has ended, however it did, nothing is mounted any more.
+///
+/// CRIU changes to its work directory through a descriptor of ours and mounts there: descriptors that it gets have to be
+/// opened in `start` too, for one of another mount namespace cannot be mounted in.
+pub(crate) fn with_root<T: Send>(rootfs: &Path, root: &Path, start: impl FnOnce() -> T + Send) -> io::Result<T> {
+    // A thread for it alone: what it unshares it cannot have back.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("criu-root".to_owned()).spawn_scoped(scope, || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+            mount(Some(rootfs), root, none, MsFlags::MS_REC | MsFlags::MS_BIND, none)?;
+            Ok(start())
+        })?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
