@@ -1,6 +1,9 @@
-//! The options of Create, in the two forms in which containerd sends them: `containerd.runc.v1.Options` from ctr, and
+//! The options of Create, in the forms in which containerd sends them: `containerd.runc.v1.Options` from ctr, and
 //! `runtimeoptions.v1.Options` from CRI, whose TOML (a file or a body) has the field names of containerd's own
 //! configuration for runc: `Root`, `NoPivotRoot`, `SystemdCgroup` …
+//!
+//! For any runtime that is not called runc, the client library of containerd 1.x sends the messages of containerd's
+//! first shim instead, `containerd.linux.runc.CreateOptions` and `CheckpointOptions`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +13,10 @@ use protobuf::{CodedInputStream, Message};
 use serde::Deserialize;
 
 const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
+const CREATE_OPTIONS_1: &str = "containerd.linux.runc.CreateOptions";
 const RUNTIME_OPTIONS: &str = "runtimeoptions.v1.Options";
 const CHECKPOINT_OPTIONS: &str = "containerd.runc.v1.CheckpointOptions";
+const CHECKPOINT_OPTIONS_1: &str = "containerd.linux.runc.CheckpointOptions";
 /// Below it is one directory for each containerd namespace.
 const DEFAULT_ROOT: &str = "/run/containerd/rtc";
 
@@ -53,9 +58,9 @@ pub(crate) struct Options {
     pub(crate) criu_work_path: String,
 }
 
-/// Whether `any` is one of the two messages that carry [`Options`].
+/// Whether `any` is one of the messages that carry [`Options`].
 pub(crate) fn is_options(any: &Any) -> bool {
-    matches!(message_name(any), RUNC_OPTIONS | RUNTIME_OPTIONS)
+    matches!(message_name(any), RUNC_OPTIONS | CREATE_OPTIONS_1 | RUNTIME_OPTIONS)
 }
 
 /// containerd writes bare message names, others put a host before them.
@@ -70,6 +75,7 @@ impl Options {
         let decode = |err| Error::Decode { type_url: any.type_url.clone(), err };
         match message_name(any) {
             RUNC_OPTIONS => oci::Options::parse_from_bytes(&any.value).map(Self::from).map_err(decode),
+            CREATE_OPTIONS_1 => Self::decode_first(&any.value).map_err(decode),
             RUNTIME_OPTIONS => RuntimeOptions::decode(&any.value).map_err(decode)?.load(),
             _ => Err(Error::UnknownType { type_url: any.type_url.clone() }),
         }
@@ -84,6 +90,27 @@ impl Options {
             Some(any) if !(any.type_url.is_empty() && any.value.is_empty()) => Self::parse(any),
             _ => Ok(Self::default()),
         }
+    }
+
+    /// `containerd.linux.runc.CreateOptions`, which containerd's protocol crate lacks.
+    fn decode_first(bytes: &[u8]) -> Result<Self, protobuf::Error> {
+        const VARINT: u32 = 0;
+        const BYTES: u32 = 2;
+        let mut options = Self::default();
+        let mut input = CodedInputStream::from_bytes(bytes);
+        while let Some(tag) = input.read_raw_tag_or_eof()? {
+            match (tag >> 3, tag & 7) {
+                (1, VARINT) => options.no_pivot_root = input.read_bool()?,
+                (8, VARINT) => options.no_new_keyring = input.read_bool()?,
+                (9, BYTES) => options.shim_cgroup = input.read_string()?,
+                (10, VARINT) => options.io_uid = input.read_uint32()?,
+                (11, VARINT) => options.io_gid = input.read_uint32()?,
+                (12, BYTES) => options.criu_work_path = input.read_string()?,
+                (13, BYTES) => options.criu_image_path = input.read_string()?,
+                _ => protobuf::rt::skip_field_for_tag(tag, &mut input)?,
+            }
+        }
+        Ok(options)
     }
 
     /// Where the state of all containers of `namespace` is kept.
@@ -156,10 +183,19 @@ impl RuntimeOptions {
 /// The message is of another type or does not decode.
 pub(crate) fn checkpoint(any: Option<&Any>) -> Result<oci::CheckpointOptions, Error> {
     let Some(any) = any else { return Ok(oci::CheckpointOptions::default()) };
+    let decode = || {
+        oci::CheckpointOptions::parse_from_bytes(&any.value)
+            .map_err(|err| Error::Decode { type_url: any.type_url.clone(), err })
+    };
     match message_name(any) {
         "" => Ok(oci::CheckpointOptions::default()),
-        CHECKPOINT_OPTIONS => oci::CheckpointOptions::parse_from_bytes(&any.value)
-            .map_err(|err| Error::Decode { type_url: any.type_url.clone(), err }),
+        CHECKPOINT_OPTIONS => decode(),
+        CHECKPOINT_OPTIONS_1 => {
+            let mut options = decode()?;
+            // The same message but for these two, which have each other's numbers.
+            std::mem::swap(&mut options.image_path, &mut options.work_path);
+            Ok(options)
+        }
         _ => Err(Error::UnknownType { type_url: any.type_url.clone() }),
     }
 }
@@ -217,6 +253,24 @@ mod tests {
         assert!(matches!(Options::parse(&any(RUNTIME_OPTIONS, field(3, "= ="))), Err(Error::Toml(_))));
         assert!(matches!(Options::parse(&any(RUNTIME_OPTIONS, vec![0x1a, 0xff])), Err(Error::Decode { .. })));
         assert!(matches!(Options::parse(&any("x.Options", vec![])), Err(Error::UnknownType { .. })));
+    }
+
+    #[test]
+    fn containerd_1_sends_its_first_shims_messages() {
+        let mut value = vec![1 << 3, 1, 10 << 3, 7];
+        value.extend(field(13, "/images"));
+        value.extend(field(6, "network"));
+        let options = Options::parse(&any(CREATE_OPTIONS_1, value)).unwrap();
+        let expected =
+            Options { no_pivot_root: true, io_uid: 7, criu_image_path: "/images".into(), ..Options::default() };
+        assert_eq!(options, expected);
+
+        let mut value = vec![1 << 3, 1];
+        value.extend(field(8, "/work"));
+        value.extend(field(9, "/images"));
+        let options = checkpoint(Some(&any(CHECKPOINT_OPTIONS_1, value))).unwrap();
+        assert!(options.exit);
+        assert_eq!((options.image_path.as_str(), options.work_path.as_str()), ("/images", "/work"));
     }
 
     #[test]
