@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use test_fixtures::Image;
 
-use crate::host::{Check, Host, LONG, NOISE, NOISE_MOUNT};
+use crate::host::{Check, Host, LONG, NOISE, NOISE_MOUNT, Runtime};
 
 pub(crate) const CHECKS: &[Check] = &[
     ("stdin", stdin),
@@ -71,6 +71,10 @@ fn last_words(host: &Host) {
 }
 
 fn last_words_of_a_terminal(host: &Host) {
+    if host.lane.runtime == Runtime::Runc {
+        eprintln!("skipped: runc's shim stops reading at the exit what the kernel has not yet passed on");
+        return;
+    }
     for _ in 0..5 {
         let terminal = host.spawn_tty(&[], &["sh", "-c", "seq 1 400; echo end"]);
         let (status, output) = terminal.wait(LONG).unwrap();
