@@ -4,7 +4,8 @@
 //! inventory.img      u32 magic, entry                    img_version
 //! pstree.img         u32 magic, u32 magic, entry …       one for each process
 //! core-TID.img       u32 magic, u32 magic, entry         one for each thread
-//! pagemap-PID.img    u32 magic, u32 magic, entry …       none for a zombie
+//! pagemap-*.img      u32 magic, u32 magic, entry …       names its pages-N.img, and what of the memory is in it
+//! pages-N.img        pages                               shorter than that, CRIU reads it for ever (seen with 4.2.1)
 //! descriptors.json   what 0, 1 and 2 of the init were    written by the runtime, not by CRIU
 //! ```
 //! An entry is a u32 length and a protobuf message; numbers are in the machine's byte order (`magic.h`, `image.c`,
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use prost::Message;
-use proto::criu::images::{InventoryEntry, PstreeEntry, StatsEntry};
+use proto::criu::images::{InventoryEntry, PagemapEntry, PagemapHead, PstreeEntry, StatsEntry};
 
 use crate::error;
 
@@ -25,12 +26,16 @@ const COMMON: u32 = 0x5456_4319;
 const INVENTORY: u32 = 0x5831_3116;
 const PSTREE: u32 = 0x5027_3030;
 const CORE: u32 = 0x5505_3847;
+const PAGEMAP: u32 = 0x5608_4025;
 /// In place of [`COMMON`] in files that are no part of the checkpoint.
 const SERVICE: u32 = 0x5510_5940;
 const STATS: u32 = 0x5709_3306;
 
 /// `img_version` of images with [`COMMON`] in front.
 const VERSION_WITH_COMMON: u32 = 2;
+
+/// `flags` of a pagemap entry: the pages are in the pages file.
+const PRESENT: u32 = 1 << 2;
 
 /// Bytes. The largest entries that are read here are a few kilobytes.
 const LONGEST_ENTRY: u32 = 4 << 20;
@@ -132,7 +137,8 @@ pub struct Images {
 }
 
 impl Images {
-    /// Reads the inventory, the process tree and the head of each thread's image. Blocks for a few milliseconds.
+    /// Reads the inventory, the process tree, the head of each thread's image and the maps of the memory, and compares
+    /// these with the sizes of the pages. Blocks for a few milliseconds.
     ///
     /// # Errors
     /// [`error::Error::Images`]; the source says what is missing or damaged.
@@ -151,6 +157,7 @@ impl Images {
         for tid in tasks.iter().flat_map(|task| &task.threads) {
             Image::open(dir, &format!("core-{tid}.img"), &[common, &[CORE]].concat())?.skip()?;
         }
+        check_pages(dir, common)?;
         Ok(Self {
             dir: dir.to_owned(),
             tasks,
@@ -178,6 +185,42 @@ fn read_tasks(dir: &Path, common: &[u32]) -> Result<Vec<Task>, Error> {
         return Err(image.damaged("it has no process"));
     }
     Ok(tasks)
+}
+
+/// Every pages file has what the maps say.
+fn check_pages(dir: &Path, common: &[u32]) -> Result<(), Error> {
+    let failed = |err| Error::Io { action: "list", file: dir.display().to_string(), err };
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with("pagemap-") && name.ends_with(".img")) else {
+            continue;
+        };
+        let mut map = Image::open(dir, name, &[common, &[PAGEMAP]].concat())?;
+        let Some(head) = map.next::<PagemapHead>()? else { return Err(map.damaged("it is empty")) };
+        let mut pages: u64 = 0;
+        while let Some(entry) = map.next::<PagemapEntry>()? {
+            // Older images have neither flags nor the wide count.
+            let present = entry.flags.map_or(!entry.in_parent(), |flags| flags & PRESENT != 0);
+            let count = entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages().into());
+            pages = pages.saturating_add(if present { count } else { 0 });
+        }
+        if pages > 0 {
+            check_size(dir, &format!("pages-{}.img", head.pages_id), pages)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_size(dir: &Path, file: &str, pages: u64) -> Result<(), Error> {
+    let expected = pages.saturating_mul(rustix::param::page_size() as u64);
+    match fs::metadata(dir.join(file)) {
+        Ok(metadata) if metadata.len() >= expected => Ok(()),
+        Ok(_) => {
+            Err(Error::Damaged { file: file.to_owned(), reason: "it is shorter than the memory that it is to hold" })
+        }
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Err(Error::Missing { file: file.to_owned() }),
+        Err(err) => Err(Error::Io { action: "look at", file: file.to_owned(), err }),
+    }
 }
 
 fn read_descriptors(dir: &Path) -> Result<Option<Vec<String>>, Error> {
@@ -318,6 +361,22 @@ mod tests {
         let on_disk: u64 = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert_eq!(images.bytes, on_disk);
         assert!(!images.has_parent);
+    }
+
+    #[test]
+    fn pages_that_are_cut_off_are_noticed() {
+        let dir = checkpoint();
+        let page = rustix::param::page_size();
+        let head = PagemapHead { pages_id: 3 };
+        let present = PagemapEntry { vaddr: 4096, flags: Some(PRESENT), nr_pages: Some(2), ..Default::default() };
+        let parents = PagemapEntry { vaddr: 65536, flags: Some(1), nr_pages: Some(9), ..Default::default() };
+        let entries = [head.encode_to_vec(), present.encode_to_vec(), parents.encode_to_vec()];
+        fs::write(dir.path().join("pagemap-1.img"), image(&[COMMON, PAGEMAP], &entries)).unwrap();
+        assert!(reason(dir.path()).starts_with("there is no pages-3.img"));
+        fs::write(dir.path().join("pages-3.img"), vec![0; 2 * page - 1]).unwrap();
+        assert!(reason(dir.path()).starts_with("pages-3.img is damaged"));
+        fs::write(dir.path().join("pages-3.img"), vec![0; 2 * page]).unwrap();
+        Images::read(dir.path()).unwrap();
     }
 
     #[test]

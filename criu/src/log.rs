@@ -13,8 +13,8 @@ use crate::error::Failure;
 /// Bytes read from the end of a log: at level 4 it can have megabytes, and the cause is near the end.
 const TAIL: u64 = 256 * 1024;
 
-/// Lines that say that it failed, and nothing more.
-const SAY_NOTHING: [&str; 7] = [
+/// Lines that say that it failed, and nothing more; quoted when there is no other.
+const VERDICTS: [&str; 7] = [
     "failed with -1",
     "Dumping FAILED",
     "Pre-dumping FAILED",
@@ -23,6 +23,9 @@ const SAY_NOTHING: [&str; 7] = [
     "RPC client reported script error",
     "exited, status=",
 ];
+
+/// Errors by name that are none, or that a failure brings with it; never quoted.
+const NOISE: [&str; 3] = ["Can't setup RLIMIT_NOFILE", "cgroupd: recv req error", ".criu.cgyard"];
 
 /// What the log of `directory` and CRIU's standard error say of a failure.
 pub(crate) fn failure(log: Option<(BorrowedFd<'_>, &str)>, stderr: &mut File) -> Failure {
@@ -46,13 +49,13 @@ pub(crate) fn failure(log: Option<(BorrowedFd<'_>, &str)>, stderr: &mut File) ->
 }
 
 fn from_text(text: &str) -> Failure {
-    let errors = || text.lines().filter(|line| is_error(line));
+    let errors = || text.lines().filter(|line| is_error(line) && !NOISE.iter().any(|noise| line.contains(noise)));
     // A well-known cause is worth more than what followed from it.
     if let Some((line, advice)) = advice::find(errors()) {
         return Failure { line: Some(message(line)), advice: Some(advice), ..Failure::default() };
     }
     let line = errors()
-        .rfind(|line| !SAY_NOTHING.iter().any(|nothing| line.contains(nothing)))
+        .rfind(|line| !VERDICTS.iter().any(|verdict| line.contains(verdict)))
         .or_else(|| errors().next_back())
         .map(message);
     Failure { line, ..Failure::default() }
@@ -120,6 +123,17 @@ mod tests {
     fn a_log_with_the_verdict_alone_gives_the_verdict() {
         let failure = from_text("(00.02) Error (criu/cr-dump.c:2111): Dumping FAILED.\n");
         assert_eq!(failure.line.unwrap(), "Error (criu/cr-dump.c:2111): Dumping FAILED.");
+    }
+
+    #[test]
+    fn noise_is_not_quoted() {
+        let failure = from_text("(00.01) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: no\n");
+        assert_eq!(failure.line, None);
+        let failure = from_text(
+            "(00.01)     1: Error (criu/protobuf.c:93): Read 257 bytes while 527 expected from mm-1.img\n\
+             (00.02) Error (criu/cgroup.c:2055): cg: cgroupd: recv req error: No such file or directory\n",
+        );
+        assert!(failure.line.unwrap().contains("while 527 expected"));
     }
 
     #[test]
