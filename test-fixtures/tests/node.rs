@@ -1,6 +1,8 @@
 //! The nodes themselves: that a container runs in one with runc, that two hear one another, that nothing is left of one.
 //! What the runtimes do in a node is tested in `contract`.
 
+#![expect(clippy::print_stderr, reason = "a skipped test says why")]
+
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread::sleep;

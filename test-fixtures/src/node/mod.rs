@@ -103,7 +103,7 @@ impl Node {
             let why = "no such hierarchy is mounted".to_owned();
             return Err(Error::Unsupported { what: "this cgroup layout", why });
         }
-        let root = tree.ensure(|what| eprint_progress(what))?;
+        let root = tree.ensure(eprint_progress)?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("node{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(format!("rtc-{name}"));
