@@ -25,8 +25,11 @@ impl Bundle {
     /// Puts the bundle below `/run`, where containerd keeps its own.
     pub(crate) fn new(id: &str, spec: &Value, args: &[&str]) -> Result<Self, Error> {
         let bundle = Self { id: id.to_owned(), dir: Path::new("/run/rtc-bench").join(id) };
-        let rootfs = bundle.dir.join("rootfs");
-        fs::create_dir_all(&rootfs).map_err(|err| Error::File { action: "make", path: rootfs, err })?;
+        // CRIU logs to `work`, in containerd's bundles a link to a directory on the disk.
+        for directory in ["rootfs", "work"] {
+            let path = bundle.path(directory);
+            fs::create_dir_all(&path).map_err(|err| Error::File { action: "make", path, err })?;
+        }
         let mut spec = spec.clone();
         spec["root"] = json!({ "path": "rootfs" });
         spec["process"]["args"] = json!(args);

@@ -68,6 +68,9 @@ fn run(args: &Args) -> Result<Report, Error> {
         for round in 0..measure.rounds(args.rounds) {
             for turn in 0..contestants.len() {
                 let contestant = contestants[(turn + round) % contestants.len()];
+                if !measure.takes(contestant) {
+                    continue;
+                }
                 for (figure, value) in bench.take(&measure, contestant)? {
                     report.add(figure, contestant, value);
                 }

@@ -89,6 +89,8 @@ impl Shim {
                 ..Default::default()
             }],
             stdout: text(stdout),
+            // The Go shim opens both or none.
+            stderr: text(stdout),
             checkpoint: text(checkpoint),
             options: Some(options).into(),
             ..Default::default()
