@@ -24,6 +24,12 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// What the runtime's caller and its init say of an errno: strerror(3)'s words in lower case, as the programs of this
+/// field have them and their users look for them.
+pub(crate) fn errno_text(errno: i32) -> String {
+    nix::errno::Errno::from_raw(errno).desc().to_lowercase()
+}
+
 /// An operation on a container failed; what it had begun is rolled back.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -176,7 +182,9 @@ impl Error {
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
             Self::WrongStatus { .. } => ErrorKind::FailedPrecondition,
             Self::Unsupported { .. } => ErrorKind::Unimplemented,
-            Self::Namespace { .. } | Self::Rootfs { .. } | Self::Seccomp { .. } => ErrorKind::InvalidArgument,
+            Self::Namespace { .. } | Self::Seccomp { .. } => ErrorKind::InvalidArgument,
+            Self::Rootfs { err, .. } => err.0.kind(),
+            Self::Cgroup { err, .. } => err.kind(),
             Self::Init { err: InitError(InitErrorKind::Failed(failure)), .. } => failure.kind,
             Self::RollBack { err, .. } => err.kind(),
             Self::Criu { err, .. } => criu_kind(err),
@@ -184,7 +192,6 @@ impl Error {
             Self::File { .. }
             | Self::State { .. }
             | Self::System { .. }
-            | Self::Cgroup { .. }
             | Self::Hook { .. }
             | Self::Checkpoint { .. }
             | Self::Init { .. } => ErrorKind::Internal,

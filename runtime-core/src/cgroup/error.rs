@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::Pid;
+use crate::{ErrorKind, Pid};
 
 /// An operation on a container's cgroup failed.
 #[derive(Debug, thiserror::Error)]
@@ -111,4 +111,62 @@ pub enum Error {
         #[source]
         err: Errno,
     },
+}
+
+impl Error {
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotMounted { .. }
+            | Self::InUse { .. }
+            | Self::InternalProcesses { .. }
+            | Self::MemoryBelowUsage { .. } => ErrorKind::FailedPrecondition,
+            Self::MissingController { .. } => ErrorKind::Unimplemented,
+            Self::UnifiedOnV1 { .. } | Self::UnifiedKey { .. } | Self::Invalid { .. } | Self::DeviceRule { .. } => {
+                ErrorKind::InvalidArgument
+            }
+            // The kernel's word on a value of the spec.
+            Self::Write { err: Errno::EINVAL | Errno::ERANGE, .. } => ErrorKind::InvalidArgument,
+            Self::Limit { err, .. } if refused_value(err.as_ref()) => ErrorKind::InvalidArgument,
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Parse { .. }
+            | Self::Mkdir { .. }
+            | Self::Open { .. }
+            | Self::Limit { .. }
+            | Self::DeviceProgram { .. }
+            | Self::Wait { .. }
+            | Self::FreezeTimeout { .. }
+            | Self::KillTimeout { .. }
+            | Self::Signal { .. }
+            | Self::OomWatch { .. }
+            | Self::Remove { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+fn refused_value(err: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(err), |err| err.source())
+        .filter_map(|err| err.downcast_ref::<std::io::Error>()?.raw_os_error())
+        .any(|errno| matches!(Errno::from_raw(errno), Errno::EINVAL | Errno::ERANGE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_learns_what_to_change() {
+        let path = PathBuf::from("/sys/fs/cgroup/c");
+        let write = |err| Error::Write { path: path.clone(), value: "x".into(), err };
+        for (err, kind) in [
+            (Error::InUse { path: path.clone(), processes: 1 }, ErrorKind::FailedPrecondition),
+            (Error::InternalProcesses { path: path.clone(), controllers: "cpu".into() }, ErrorKind::FailedPrecondition),
+            (Error::UnifiedKey { key: "../x".into() }, ErrorKind::InvalidArgument),
+            (Error::DeviceRule { rule: "p".into(), reason: "no" }, ErrorKind::InvalidArgument),
+            (write(Errno::EINVAL), ErrorKind::InvalidArgument),
+            (write(Errno::EIO), ErrorKind::Internal),
+        ] {
+            assert_eq!(err.kind(), kind, "{err}");
+        }
+    }
 }

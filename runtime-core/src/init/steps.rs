@@ -32,7 +32,7 @@ pub(super) struct Init<'a> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum DirectoryError {
-    #[error("chdir to cwd ({cwd:?}) set in config.json")]
+    #[error("chdir to cwd ({cwd:?}) set in config.json failed")]
     Change {
         cwd: std::path::PathBuf,
         #[source]

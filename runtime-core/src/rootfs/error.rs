@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::ErrorKind;
+
 /// What is wrong with the spec's root filesystem, or which step of making it failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -51,6 +53,43 @@ pub(crate) enum Error {
     WrongDevice { path: PathBuf, found: String },
     #[error("{0} was called before `mount`")]
     OutOfOrder(&'static str),
+}
+
+impl Error {
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing(_)
+            | Self::NoMountNamespace
+            | Self::InvalidMount { .. }
+            | Self::InvalidPropagation(_)
+            | Self::InvalidDevice { .. }
+            | Self::RelativePath { .. }
+            | Self::InvalidSysctl { .. }
+            | Self::InsideProc { .. }
+            | Self::HostileTarget { .. }
+            | Self::WrongDevice { .. } => ErrorKind::InvalidArgument,
+            Self::Bind { err, .. } | Self::Mount { err, .. } | Self::Step { err, .. } => kind_of(*err),
+            Self::OutOfOrder(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Of what the kernel said to a path, an option or a value of the spec, or to what the image has in its place.
+fn kind_of(err: Errno) -> ErrorKind {
+    match err {
+        Errno::NOENT
+        | Errno::NOTDIR
+        | Errno::ISDIR
+        | Errno::LOOP
+        | Errno::NAMETOOLONG
+        | Errno::TOOBIG
+        | Errno::INVAL
+        | Errno::NOTBLK
+        | Errno::ROFS => ErrorKind::InvalidArgument,
+        // No such filesystem, or an option that this kernel's does not have.
+        Errno::NODEV | Errno::OPNOTSUPP => ErrorKind::Unimplemented,
+        _ => ErrorKind::Internal,
+    }
 }
 
 /// For `map_err`: the step's name and the path that it was about.
