@@ -48,7 +48,7 @@ fn build(
 ) -> Result<(Container, Started)> {
     let (id, spec) = (&options.id, &options.spec);
     let linux = spec.linux().as_ref();
-    let process = process::resolve(id, process_spec, &options.stdio)?;
+    let process = process::resolve(id, process_spec, process::schedule(process_spec, linux), &options.stdio)?;
     let rootfs = plan(options, namespaces, cgroup)?;
     let mut state = new_state(options, process_spec, namespaces, cgroup)?;
     // Before there is anything to find: after a crash, delete needs to know the cgroup.
@@ -160,6 +160,7 @@ pub(super) fn new_state(
         seccomp,
         capabilities: process.capabilities().clone(),
         rlimits: process.rlimits().clone(),
+        schedule: super::process::schedule(process, spec.linux().as_ref()),
         keyring: !options.no_new_keyring,
         terminal: matches!(options.stdio, Stdio::Terminal),
         stdio,

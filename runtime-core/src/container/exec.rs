@@ -29,12 +29,13 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
     if spec.rlimits().is_none() {
         spec.set_rlimits(container.state.rlimits.clone());
     }
+    let schedule = process::exec_schedule(&spec, &container.state.schedule);
     let mut orders = LentOrders {
         id: id.as_str().to_owned(),
         environment: None,
         join_mount_namespace: namespaces.mount.is_some(),
         keyring: container.state.keyring,
-        process: process::resolve(id, &spec, &options.stdio)?,
+        process: process::resolve(id, &spec, schedule, &options.stdio)?,
         seccomp: container.state.seccomp.as_ref(),
     };
     let launch = Launch {

@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::Process as Spec;
+use oci_spec::runtime::{Linux, Process as Spec};
 
 use super::Stdio;
 use crate::init::capabilities::Sets;
 use crate::init::message::Process;
+use crate::init::schedule::Schedule;
 use crate::{ContainerId, Error, Result};
 
 /// # Errors
 /// [`Error::Unsupported`] for a label of a security module that this host does not run.
-pub(super) fn resolve(id: &ContainerId, spec: &Spec, stdio: &Stdio) -> Result<Process> {
+pub(super) fn resolve(id: &ContainerId, spec: &Spec, schedule: Schedule, stdio: &Stdio) -> Result<Process> {
     let unsupported = |what| Error::Unsupported { id: id.clone(), what };
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let apparmor_profile = given(spec.apparmor_profile());
@@ -21,14 +22,6 @@ pub(super) fn resolve(id: &ContainerId, spec: &Spec, stdio: &Stdio) -> Result<Pr
     let selinux_label = given(spec.selinux_label());
     if selinux_label.is_some() && !Path::new("/sys/fs/selinux/enforce").exists() {
         return Err(unsupported("process.selinuxLabel (SELinux)"));
-    }
-    let ignored = [
-        ("process.ioPriority", spec.io_priority().is_some()),
-        ("process.scheduler", spec.scheduler().is_some()),
-        ("process.execCPUAffinity", spec.exec_cpu_affinity().is_some()),
-    ];
-    for (field, _) in ignored.iter().filter(|(_, given)| *given) {
-        tracing::warn!(%id, field, "ignoring a field of the spec that is not supported");
     }
     let user = spec.user();
     let cell = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
@@ -48,9 +41,31 @@ pub(super) fn resolve(id: &ContainerId, spec: &Spec, stdio: &Stdio) -> Result<Pr
         capabilities: Sets::new(spec.capabilities().as_ref()),
         no_new_privileges: spec.no_new_privileges().unwrap_or(false),
         rlimits: spec.rlimits().iter().flatten().map(Into::into).collect(),
+        schedule,
         apparmor_profile,
         selinux_label,
     })
+}
+
+/// Of a container's first process, whom `execCPUAffinity` does not concern.
+pub(super) fn schedule(spec: &Spec, linux: Option<&Linux>) -> Schedule {
+    Schedule {
+        scheduler: spec.scheduler().clone(),
+        io_priority: spec.io_priority().clone(),
+        personality: linux.and_then(|linux| linux.personality().as_ref()).map(|personality| personality.domain()),
+        cpus: None,
+    }
+}
+
+/// Of a further process in a container with that of `init`.
+pub(super) fn exec_schedule(spec: &Spec, init: &Schedule) -> Schedule {
+    let affinity = spec.exec_cpu_affinity().as_ref();
+    Schedule {
+        scheduler: spec.scheduler().clone().or_else(|| init.scheduler.clone()),
+        io_priority: spec.io_priority().clone().or_else(|| init.io_priority.clone()),
+        personality: init.personality,
+        cpus: affinity.and_then(|cpus| cpus.cpu_affinity_final().clone()).filter(|cpus| !cpus.is_empty()),
+    }
 }
 
 fn starts_with_y(path: &str) -> bool {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Stdio;
 use crate::cgroup::Cgroup;
 use crate::hooks::HookState;
+use crate::init::schedule::Schedule;
 use crate::seccomp::Filter;
 use crate::{ContainerId, Error, Pid, Result};
 
@@ -47,6 +48,8 @@ pub(super) struct State {
     pub(super) seccomp: Option<Filter>,
     pub(super) capabilities: Option<LinuxCapabilities>,
     pub(super) rlimits: Option<Vec<PosixRlimit>>,
+    #[serde(default)]
+    pub(super) schedule: Schedule,
     pub(super) keyring: bool,
     /// Its stdio is a pty of its own.
     #[serde(default)]

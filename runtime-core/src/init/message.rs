@@ -76,6 +76,7 @@ pub(crate) struct Process {
     pub(crate) no_new_privileges: bool,
     /// Empty where the parent sets them.
     pub(crate) rlimits: Vec<super::rlimits::Limit>,
+    pub(crate) schedule: super::schedule::Schedule,
     pub(crate) apparmor_profile: Option<String>,
     pub(crate) selinux_label: Option<String>,
 }

@@ -10,6 +10,7 @@ mod executable;
 mod labels;
 pub(crate) mod message;
 pub(crate) mod rlimits;
+pub(crate) mod schedule;
 mod step;
 mod steps;
 mod user;
@@ -118,6 +119,7 @@ impl Init<'_> {
     /// From the runtime's rights down to the process's own.
     fn become_user(&mut self, labels: labels::Labels) -> Result<(), Failure> {
         at(Step::Rlimits, self.rlimits())?;
+        at(Step::Schedule, schedule::apply(&self.orders.process.schedule))?;
         at(Step::Labels, labels.write())?;
         at(Step::NoNewPrivileges, self.no_new_privileges())?;
         at(Step::Stdio, user::own_null())?;

@@ -5,7 +5,7 @@ use std::error::Error;
 use serde::{Deserialize, Serialize};
 
 use super::message::Failure;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, errno_text};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
@@ -26,6 +26,7 @@ pub(crate) enum Step {
     MakeWorkingDirectory,
     Seal,
     Rlimits,
+    Schedule,
     NoNewPrivileges,
     Stdio,
     Seccomp,
@@ -61,6 +62,7 @@ impl Step {
             Self::MakeWorkingDirectory => "make the working directory",
             Self::Seal => "seal the root filesystem",
             Self::Rlimits => "set resource limits",
+            Self::Schedule => "set the process's scheduling",
             Self::NoNewPrivileges => "set no_new_privs",
             Self::Stdio => "give stdio to the user",
             Self::Seccomp => "install the seccomp filter",
@@ -91,14 +93,20 @@ impl Step {
 pub(super) fn at<T, E: Error + 'static>(step: Step, result: Result<T, E>) -> Result<T, Failure> {
     result.map_err(|err| Failure {
         step,
-        kind: step.kind(),
-        messages: chain(&err).map(|err| err.to_string()).collect(),
+        kind: chain(&err).find_map(own_kind).unwrap_or(step.kind()),
+        messages: chain(&err).map(|err| errno(err).map_or_else(|| err.to_string(), errno_text)).collect(),
         errno: chain(&err).find_map(errno),
     })
 }
 
 fn chain<'a>(err: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(err), |err: &&'a (dyn Error + 'static)| (*err).source())
+}
+
+/// Of an error that knows better than its step.
+fn own_kind(err: &(dyn Error + 'static)) -> Option<ErrorKind> {
+    let rootfs = || err.downcast_ref::<crate::rootfs::Error>().map(crate::rootfs::Error::kind);
+    err.downcast_ref::<super::schedule::Error>().map(super::schedule::Error::kind).or_else(rootfs)
 }
 
 fn errno(err: &(dyn Error + 'static)) -> Option<i32> {
@@ -120,7 +128,15 @@ mod tests {
         let failure = at::<(), _>(Step::Hostname, Err(Outer(rustix::io::Errno::PERM))).unwrap_err();
         assert_eq!(failure.errno, Some(1));
         assert_eq!(failure.messages[0], "outer");
-        assert_eq!(failure.messages.len(), 2);
+        assert_eq!(failure.messages[1], "operation not permitted");
         assert_eq!(failure.kind, ErrorKind::Internal);
+    }
+
+    #[test]
+    fn a_mount_that_the_spec_gets_wrong_is_the_callers() {
+        let bind = |err| crate::rootfs::Error::Bind { source_path: "/s".into(), target: "/t".into(), err };
+        let kind = |err| at::<(), _>(Step::Mounts, Err(bind(err))).unwrap_err().kind;
+        assert_eq!(kind(rustix::io::Errno::NOENT), ErrorKind::InvalidArgument);
+        assert_eq!(kind(rustix::io::Errno::NOMEM), ErrorKind::Internal);
     }
 }

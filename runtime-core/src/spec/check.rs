@@ -16,7 +16,22 @@ pub(crate) fn check(spec: &Spec) -> Result<(), Error> {
         return Err(Error::Missing { field: "root.path" });
     }
     let linux = spec.linux().as_ref().ok_or(Error::Missing { field: "linux" })?;
+    check_supported(linux)?;
     check_namespaces(spec, linux)
+}
+
+fn check_supported(linux: &Linux) -> Result<(), Error> {
+    let flags = linux.personality().as_ref().and_then(|personality| personality.flags().as_ref());
+    let given = [
+        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        ("linux.personality.flags", flags.is_some_and(|flags| !flags.is_empty())),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(Error::Unsupported { field }),
+        None => Ok(()),
+    }
 }
 
 /// A process of a spec, or one to exec.
@@ -43,6 +58,12 @@ pub(crate) fn check_process(process: &Process) -> Result<(), Error> {
             let value = format!("{} soft {} hard {}", limit.typ(), limit.soft(), limit.hard());
             return Err(Error::Invalid { field: "process.rlimits", value, expected: "soft at most hard" });
         }
+    }
+    if let Some(io) = process.io_priority()
+        && !(0..=7).contains(&io.priority())
+    {
+        let value = io.priority().to_string();
+        return Err(Error::Invalid { field: "process.ioPriority.priority", value, expected: "between 0 and 7" });
     }
     if let Some(adj) = process.oom_score_adj()
         && !(-1000..=1000).contains(&adj)

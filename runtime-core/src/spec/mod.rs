@@ -36,6 +36,9 @@ pub enum Error {
     Duplicate { field: &'static str, value: String },
     #[error("{0}")]
     Contradiction(&'static str),
+    /// Better than to run a container that is not what was asked for.
+    #[error("{field} is not supported")]
+    Unsupported { field: &'static str },
 }
 
 impl Error {
@@ -43,6 +46,7 @@ impl Error {
         match self {
             Self::Read { err, .. } if err.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             Self::Read { .. } => ErrorKind::Internal,
+            Self::Unsupported { .. } => ErrorKind::Unimplemented,
             _ => ErrorKind::InvalidArgument,
         }
     }

@@ -9,5 +9,6 @@ pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod net;
 pub(crate) mod process;
+pub(crate) mod schedule;
 pub(crate) mod seccomp;
 pub(crate) mod swrk;

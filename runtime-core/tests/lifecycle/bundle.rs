@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use runtime_core::container::{Container, CreateOptions, ExecOptions, Started, Stdio};
-use runtime_core::{ContainerId, Error};
+use runtime_core::{ContainerId, Error, ErrorKind};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -50,7 +50,7 @@ impl Bundle {
         std::fs::copy(BUSYBOX, rootfs.join("bin/busybox")).unwrap();
         for name in [
             "sh", "cat", "id", "sleep", "true", "ls", "hostname", "stty", "tty", "kill", "grep", "readlink", "ip",
-            "umask",
+            "umask", "uname", "cut", "ionice", "mkdir", "stat", "mount",
         ] {
             symlink("busybox", rootfs.join("bin").join(name)).unwrap();
         }
@@ -118,12 +118,17 @@ impl Bundle {
 
     /// The error of a create that has to fail, with nothing left of it.
     pub(crate) fn refused(&self) -> String {
+        self.refusal().1
+    }
+
+    /// With what a caller can do about it.
+    pub(crate) fn refusal(&self) -> (ErrorKind, String) {
         let err = match self.create() {
             Ok(_) => panic!("created"),
             Err(err) => err,
         };
         self.assert_nothing_left();
-        chain(&err)
+        (err.kind(), chain(&err))
     }
 
     pub(crate) fn assert_nothing_left(&self) {

@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("capabilities_are_the_specs", capabilities_are_the_specs),
     ("ambient_capabilities_reach_another_user", ambient_capabilities_reach_another_user),
     ("rlimits_are_set_or_named", rlimits_are_set_or_named),
+    ("scheduling_and_personality_are_the_specs", scheduling_and_personality_are_the_specs),
     ("the_working_directory_is_made", the_working_directory_is_made),
     ("no_descriptor_leaks", no_descriptor_leaks),
     ("signals_are_at_their_defaults", signals_are_at_their_defaults),
@@ -77,6 +78,33 @@ fn rlimits_are_set_or_named() {
     assert!(output.lines().next().unwrap().parse::<u32>().unwrap() > 200, "{output}");
 }
 
+fn scheduling_and_personality_are_the_specs() {
+    // 41 is the policy in /proc/PID/stat, 19 the nice value (proc_pid_stat(5)).
+    let look = "uname -m; cut -d' ' -f19,41 /proc/self/stat; ionice; grep Cpus_allowed_list /proc/self/status";
+    let mut bundle = Bundle::new(&format!("{look}; exec sleep 60"));
+    bundle.spec["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 7});
+    bundle.spec["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
+    bundle.spec["linux"]["personality"] = json!({"domain": "LINUX32"});
+    let (container, running) = bundle.create().unwrap_or_else(|err| panic!("{}", crate::bundle::chain(&err)));
+    container.start().unwrap();
+    let machine = if cfg!(target_arch = "x86_64") { "i686" } else { "armv8l" };
+    let expected = format!("{machine}\n7 3\nbest-effort: prio 6\nCpus_allowed_list:\t");
+    let process = |affinity| {
+        json!({"user": {"uid": 0, "gid": 0}, "args": ["sh", "-c", look], "env": ["PATH=/bin"], "cwd": "/",
+            "execCPUAffinity": affinity})
+    };
+    let exec = |affinity| crate::bundle::exec(&container, process(affinity), false);
+    let affine =
+        exec(json!({"initial": "0", "final": "0"})).unwrap_or_else(|err| panic!("{}", crate::bundle::chain(&err)));
+    assert_eq!(affine.finish(), (0, format!("{expected}0")));
+    let missing = exec(json!({"final": "900-1000"})).map(drop).unwrap_err();
+    assert_eq!(missing.kind(), runtime_core::ErrorKind::InvalidArgument, "{missing}");
+    container.delete(true).unwrap();
+    let (_, output) = running.finish();
+    assert!(output.starts_with(&expected), "{output}");
+    bundle.assert_nothing_left();
+}
+
 fn the_working_directory_is_made() {
     let mut bundle = Bundle::new("pwd");
     bundle.spec["process"]["cwd"] = "/srv/deep/er".into();
@@ -118,7 +146,10 @@ fn a_missing_program_is_found_at_create() {
     assert!(refused.ends_with(r#"exec: "foo": executable file not found in $PATH"#), "{refused}");
     bundle.spec["process"]["args"] = json!(["/foo"]);
     let refused = bundle.refused();
-    assert!(refused.contains(r#"exec: "/foo": stat /foo: "#), "{refused}");
+    assert!(refused.ends_with(r#"exec: "/foo": stat /foo: no such file or directory"#), "{refused}");
+    bundle.spec["process"]["args"] = json!(["/etc/passwd"]);
+    let refused = bundle.refused();
+    assert!(refused.ends_with(r#"exec: "/etc/passwd": permission denied"#), "{refused}");
 }
 
 fn a_file_that_is_no_program_fails_the_start() {
@@ -129,7 +160,11 @@ fn a_file_that_is_no_program_fails_the_start() {
     bundle.spec["process"]["args"] = json!(["broken"]);
     let (container, running) = bundle.create().unwrap();
     let err = container.start().unwrap_err();
-    assert!(crate::bundle::chain(&err).contains("exec /bin/broken"), "{}", crate::bundle::chain(&err));
+    assert!(
+        crate::bundle::chain(&err).contains("exec /bin/broken: exec format error"),
+        "{}",
+        crate::bundle::chain(&err)
+    );
     assert_eq!(err.kind(), runtime_core::ErrorKind::InvalidArgument);
     assert_eq!(running.finish().0, 1);
     container.delete(false).unwrap();

@@ -2,6 +2,7 @@
 
 use runtime_core::container::{Container, Status};
 use runtime_core::{ContainerId, Error, ErrorKind, Signal};
+use serde_json::json;
 
 use crate::bundle::Bundle;
 
@@ -16,6 +17,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a_loaded_container_can_be_killed_and_deleted", a_loaded_container_can_be_killed_and_deleted),
     ("kill_reaches_the_handler_and_all_reaches_everybody", kill_reaches_the_handler_and_all_reaches_everybody),
     ("a_shared_pid_namespace_is_emptied", a_shared_pid_namespace_is_emptied),
+    ("what_is_wrong_with_a_spec_has_a_kind", what_is_wrong_with_a_spec_has_a_kind),
+    ("a_cgroup_in_use_is_refused", a_cgroup_in_use_is_refused),
 ];
 
 fn a_container_runs_and_its_exit_code_comes_back() {
@@ -145,4 +148,68 @@ fn a_shared_pid_namespace_is_emptied() {
     assert_eq!(container.pids().unwrap().len(), 1);
     container.delete(false).unwrap();
     drop(running.finish());
+}
+
+fn what_is_wrong_with_a_spec_has_a_kind() {
+    let mount = |mount| ("/mounts/-", mount);
+    let cases = [
+        (
+            mount(json!({"destination": "/m", "type": "bind", "source": "/no/such"})),
+            ErrorKind::InvalidArgument,
+            "no such file",
+        ),
+        (mount(json!({"destination": "/m", "type": "nosuchfs"})), ErrorKind::Unimplemented, "nosuchfs"),
+        (
+            mount(json!({"destination": "/m", "type": "tmpfs", "options": ["nosuch=1"]})),
+            ErrorKind::InvalidArgument,
+            "nosuch",
+        ),
+        (mount(json!({"destination": "/proc/version", "type": "tmpfs"})), ErrorKind::InvalidArgument, "inside /proc"),
+        (("/root/path", json!("no/such")), ErrorKind::InvalidArgument, "no/such"),
+        (
+            ("/linux/resources", json!({"devices": [{"allow": true, "type": "p", "access": "r"}]})),
+            ErrorKind::InvalidArgument,
+            "fifo",
+        ),
+        (
+            ("/linux/personality", json!({"domain": "LINUX", "flags": ["X"]})),
+            ErrorKind::Unimplemented,
+            "linux.personality.flags",
+        ),
+        (("/linux/intelRdt", json!({"closID": "x"})), ErrorKind::Unimplemented, "linux.intelRdt"),
+        (("/linux/netDevices", json!({"eth9": {"name": "eth0"}})), ErrorKind::Unimplemented, "linux.netDevices"),
+        (
+            ("/linux/memoryPolicy", json!({"mode": "MPOL_INTERLEAVE", "nodes": "0"})),
+            ErrorKind::Unimplemented,
+            "linux.memoryPolicy",
+        ),
+        (
+            ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 9})),
+            ErrorKind::InvalidArgument,
+            "priority",
+        ),
+        (("/process/scheduler", json!({"policy": "SCHED_ISO"})), ErrorKind::InvalidArgument, "scheduler"),
+    ];
+    for ((pointer, value), kind, text) in cases {
+        let mut bundle = Bundle::new("true");
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        match bundle.spec.pointer_mut(parent).unwrap() {
+            serde_json::Value::Array(list) => list.push(value),
+            object => object[key] = value,
+        }
+        let (found, message) = bundle.refusal();
+        assert_eq!(found, kind, "{pointer}: {message}");
+        assert!(message.contains(text), "{pointer}: {message}");
+    }
+}
+
+fn a_cgroup_in_use_is_refused() {
+    let mut bundle = Bundle::new("exec sleep 60");
+    bundle.spec["linux"]["cgroupsPath"] = format!("/rtc-test-{}", std::process::id()).into();
+    let (container, running) = bundle.create().unwrap();
+    let err = bundle.create_as("other").map(drop).unwrap_err();
+    assert_eq!(err.kind(), ErrorKind::FailedPrecondition, "{err}");
+    container.delete(true).unwrap();
+    running.finish();
+    bundle.assert_nothing_left();
 }
