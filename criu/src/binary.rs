@@ -119,6 +119,15 @@ impl Criu {
         Ok(found)
     }
 
+    /// Whether an error comes from a CRIU that is too old, which then is the error. For callers that save themselves the
+    /// question, some milliseconds, until something has failed.
+    pub fn blame(&self, err: Error, needed: Version, spawn: &dyn Spawn) -> Error {
+        match self.require(needed, spawn) {
+            Err(too_old @ Error::TooOld { .. }) => too_old,
+            Ok(_) | Err(_) => err,
+        }
+    }
+
     /// # Errors
     /// Those of [`Criu::version`].
     pub fn features(&self, spawn: &dyn Spawn) -> Result<Features> {

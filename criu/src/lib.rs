@@ -28,6 +28,7 @@ mod worker;
 
 pub use binary::{Criu, Feature, MINIMUM, Version};
 pub use error::{Error, Failure, Result};
+pub use log::logged_version;
 pub use notify::{Answer, Notification, NotificationKind, Notify};
 pub use options::{
     After, CgroupMode, CgroupRoot, Common, CpuInfo, CpuInfoAction, DumpOptions, ExtMount, FeatureCheck, Features,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, openat};
 
@@ -46,6 +46,19 @@ pub(crate) fn failure(log: Option<(BorrowedFd<'_>, &str)>, stderr: &mut File) ->
     }
     failure.log = path;
     failure
+}
+
+/// The version that CRIU writes at the beginning of a log: `(00.000015) Version: 4.2.1 (gitid 0)`. `None` if the log is
+/// not there, or its level is too low.
+pub fn logged_version(log: &Path) -> Option<String> {
+    let mut head = String::new();
+    File::open(log).ok()?.take(4096).read_to_string(&mut head).ok()?;
+    version_of(&head)
+}
+
+fn version_of(head: &str) -> Option<String> {
+    let version = head.lines().find_map(|line| line.split_once(") Version: "))?.1;
+    version.split_ascii_whitespace().next().map(str::to_owned)
 }
 
 fn from_text(text: &str) -> Failure {
@@ -123,6 +136,13 @@ mod tests {
     fn a_log_with_the_verdict_alone_gives_the_verdict() {
         let failure = from_text("(00.02) Error (criu/cr-dump.c:2111): Dumping FAILED.\n");
         assert_eq!(failure.line.unwrap(), "Error (criu/cr-dump.c:2111): Dumping FAILED.");
+    }
+
+    #[test]
+    fn the_version_is_at_the_beginning() {
+        let head = "(00.000000) CRIU run id = ea81\n(00.000015) Version: 4.2.1 (gitid 0)\n(00.1) Running on x\n";
+        assert_eq!(version_of(head).unwrap(), "4.2.1");
+        assert_eq!(version_of("(00.1) Error (criu/x.c:1): y\n"), None);
     }
 
     #[test]

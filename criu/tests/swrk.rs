@@ -29,6 +29,18 @@ fn a_version_is_read_and_compared() {
 }
 
 #[test]
+fn an_old_criu_is_blamed_for_what_failed() {
+    let answer = |minor_number| {
+        let version = CriuVersion { major_number: 3, minor_number, ..Default::default() };
+        let response = CriuResp { version: Some(version), ..reply(CriuReqType::Version, true) };
+        script(vec![Step::Receive, Step::Send(response)])
+    };
+    let failed = || Error::RequestTooLong { operation: "dump", bytes: 1 };
+    assert!(matches!(criu().blame(failed(), MINIMUM, &answer(15)), Error::TooOld { .. }));
+    assert!(matches!(criu().blame(failed(), MINIMUM, &answer(16)), Error::RequestTooLong { .. }));
+}
+
+#[test]
 fn features_are_asked_for_and_read() {
     let features = CriuFeatures { mem_track: Some(false), lazy_pages: Some(true), pidfd_store: None };
     let response = CriuResp { features: Some(features), ..reply(CriuReqType::FeatureCheck, true) };

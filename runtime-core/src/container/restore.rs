@@ -25,9 +25,10 @@ use criu::{Answer, CgroupRoot, Common, Criu, InheritFd, Log, MINIMUM, Notificati
 use oci_spec::runtime::Hook;
 
 use super::checkpoint::manifest::Manifest;
+use super::checkpoint::network::{self, is_in_images};
 use super::checkpoint::swrk::{InCgroups, Plain, with_root};
 use super::checkpoint::work::{Work, open_dir};
-use super::checkpoint::{self, CheckpointError, RestoreOptions, mounts, namespaces};
+use super::checkpoint::{self, CheckpointError, CriuOptions, RestoreOptions, mounts, namespaces};
 use super::create::{ROLL_BACK, hooks_of, new_state};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State};
@@ -55,7 +56,6 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     let manifest = Manifest::read(&options.image_dir).map_err(failed(id))?;
     check_stdio(&images, &create.stdio).map_err(failed(id))?;
     let criu = Criu::find().map_err(criu_failed)?;
-    criu.require(MINIMUM, &Plain).map_err(criu_failed)?;
 
     let process = create.spec.process().as_ref().ok_or(spec::Error::Missing { field: "process" })?;
     let namespaces = Namespaces::new(id, &create.spec)?;
@@ -109,6 +109,8 @@ struct Arriving<'a> {
     id: &'a ContainerId,
     directory: &'a Directory,
     state: State,
+    /// The network namespace is new, and its loopback device is down.
+    loopback: bool,
     prestart: Vec<Hook>,
     create_runtime: Vec<Hook>,
     child: Option<Child>,
@@ -129,6 +131,7 @@ impl Restore<'_> {
             id: self.id,
             directory: self.directory,
             state,
+            loopback: self.criu_options().empty_net_ns && network::is_own(&create.spec),
             prestart,
             create_runtime,
             child: None,
@@ -179,7 +182,8 @@ impl Restore<'_> {
         worker.request_mut().common.cgroup_roots = cgroup_roots(worker.pid());
         let mut notify = |notification: Notification, _: BorrowedFd<'_>| arriving.notified(notification);
         let restored = worker.run(&mut notify, self.options.limit);
-        let restored = restored.map_err(|err| criu_failed(work.keep_log(err, LOG, &self.options.create.bundle)))?;
+        let blamed = |err| self.criu.blame(work.keep_log(err, LOG, &self.options.create.bundle), MINIMUM, &Plain);
+        let restored = restored.map_err(|err| criu_failed(blamed(err)))?;
         fs::remove_dir(&root).map_err(CheckpointError::file("rmdir", &root)).map_err(failed(self.id))?;
         Pid::new(restored.pid).ok_or_else(|| Error::NotRunning { id: self.id.clone() })
     }
@@ -191,7 +195,6 @@ impl Restore<'_> {
         state: &State,
     ) -> Result<criu::RestoreOptions, CheckpointError> {
         let create = &self.options.create;
-        let recorded = self.manifest.as_ref().map(|manifest| manifest.options.clone()).unwrap_or_default();
         let mut common = Common::new(open_dir(&self.options.image_dir)?);
         common.work_dir = Some(work.open()?);
         common.log = Log { file: LOG.to_owned(), level: LOG_LEVEL };
@@ -207,7 +210,7 @@ impl Restore<'_> {
                 .collect::<Result<_, _>>()?,
             None => mounts::as_runc_names(&self.plan, self.cgroup),
         };
-        self.options.criu.over(&recorded).apply(&mut common);
+        self.criu_options().apply(&mut common);
 
         let namespaces = self.manifest.as_ref().map(|manifest| manifest.namespaces.as_slice()).unwrap_or_default();
         let joined = namespaces::to_join(&create.spec, namespaces)?;
@@ -219,6 +222,14 @@ impl Restore<'_> {
         request.inherit_fds = joined.inherit;
         request.inherit_fds.extend(self.pipes()?);
         Ok(request)
+    }
+
+    fn criu_options(&self) -> CriuOptions {
+        let recorded = match &self.manifest {
+            Some(manifest) => manifest.options.clone(),
+            None => CriuOptions { empty_net_ns: !is_in_images(&self.options.image_dir), ..CriuOptions::default() },
+        };
+        self.options.criu.over(&recorded)
     }
 
     /// The new stdio in the place of the pipes that the checkpoint had there.
@@ -243,6 +254,7 @@ impl Arriving<'_> {
         tracing::debug!(id = %self.id, ?notification, "restore");
         match notification {
             Notification::SetupNamespaces { pid } => self.arrived(pid)?,
+            Notification::PostSetupNamespaces if self.loopback => self.bring_loopback_up()?,
             Notification::PostRestore { .. } => self.directory.write(&self.state)?,
             Notification::OrphanPtsMaster(master) => self.console = Some(master),
             _ => {}
@@ -263,6 +275,12 @@ impl Arriving<'_> {
         crate::hooks::run("prestart", &self.prestart, &hook_state)
             .and_then(|()| crate::hooks::run("createRuntime", &self.create_runtime, &hook_state))
             .map_err(|err| Error::Hook { id: self.id.clone(), err })
+    }
+
+    fn bring_loopback_up(&self) -> Result<()> {
+        let Some(child) = &self.child else { return Ok(()) };
+        let failed = |err| Error::System { id: self.id.clone(), operation: "bring up the loopback device", err };
+        network::loopback_up(child.pid).map_err(failed)
     }
 
     /// The process of CRIU's reply is the one that is registered.

@@ -17,7 +17,7 @@ use super::manifest::{self, Manifest, Timings};
 use super::options::{CheckpointOptions, Checkpointed, CriuOptions, NetworkLock};
 use super::swrk::Plain;
 use super::work::{Work, make_dir, open_dir};
-use super::{config_file, mounts, namespaces, plan};
+use super::{config_file, mounts, namespaces, network, plan};
 use crate::container::kill::DEADLINE;
 use crate::container::{Container, Status};
 use crate::{Error, Pid, Result};
@@ -40,13 +40,11 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     let criu_failed = |err| Error::Criu { id: container.id().clone(), operation: "checkpoint", err: Box::new(err) };
     let failed = |err| Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err };
     let criu = Criu::find().map_err(criu_failed)?;
-    let version = criu.require(MINIMUM, &Plain).map_err(criu_failed)?;
     let spec = crate::spec::load(&container.state.bundle)?;
 
     let images = Images::new(&options.image_dir).map_err(failed)?;
     let work = Work::new(options.work_dir.as_deref(), container.directory.path()).map_err(failed)?;
     let mut manifest = describe(container, options, &spec, pid).map_err(failed)?;
-    manifest.criu = version.to_string();
     tracing::debug!(id = %container.id(), mounts = ?manifest.external_mounts, "external mounts");
     let request = request(container, options, &spec, &manifest, &work).map_err(failed)?;
     write_descriptors(&options.image_dir, &manifest.descriptors).map_err(failed)?;
@@ -54,13 +52,20 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     let mut notify = |notification: Notification, _: BorrowedFd<'_>| {
         tracing::debug!(id = %container.id(), ?notification, "checkpoint");
         if let Notification::PostDump = notification {
+            manifest.criu = criu::logged_version(&work.path().join(LOG)).unwrap_or_default();
             manifest.write(&options.image_dir)?;
         }
         Ok(Answer::Acknowledge)
     };
-    let dumped = criu.start(request, &Plain).and_then(|worker| worker.run(&mut notify, options.limit));
+    let worker = criu.start(request, &Plain).map_err(criu_failed)?;
+    // CRIU looks at a freezer every 100 ms; ours is frozen in less than one. It leaves it as it finds it.
+    if !paused {
+        container.state.cgroup.freeze(DEADLINE).map_err(container.cgroup_failed())?;
+    }
+    let dumped = worker.run(&mut notify, options.limit);
     settle(container, paused && (dumped.is_err() || options.leave_running));
-    dumped.map_err(|err| criu_failed(work.keep_log(err, LOG, &container.state.bundle)))?;
+    let blamed = |err| criu.blame(work.keep_log(err, LOG, &container.state.bundle), MINIMUM, &Plain);
+    dumped.map_err(|err| criu_failed(blamed(err)))?;
 
     let total = start.elapsed();
     let stats = finish(&mut manifest, &work, &options.image_dir, total);
@@ -101,7 +106,11 @@ fn describe(
         id: container.id().to_string(),
         created: u64::try_from(created.as_nanos()).unwrap_or(u64::MAX),
         spec_digest: manifest::digest(&fs::read(&config).map_err(CheckpointError::file("read", &config))?),
-        options: CriuOptions { network_lock: options.criu.network_lock.or_else(network_lock), ..options.criu.clone() },
+        options: CriuOptions {
+            network_lock: options.criu.network_lock.or_else(network_lock),
+            empty_net_ns: options.criu.empty_net_ns || network::leave_empty(spec, pid),
+            ..options.criu.clone()
+        },
         left_running: options.leave_running,
         parent: options.parent.as_ref().map(|path| path.to_string_lossy().into_owned()),
         terminal: container.state.terminal,

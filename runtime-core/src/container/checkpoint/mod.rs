@@ -8,7 +8,7 @@
 //!                                       with timings once CRIU has ended
 //! ```
 //! - `options`: what can be told; `manifest`: rtc.json; `host`: what of this host matters to it.
-//! - `mounts` (with `mountinfo`): which mounts are not in the images. `namespaces`: which namespaces.
+//! - `mounts` (with `mountinfo`): which mounts are not in the images. `namespaces`, `network`: which namespaces.
 //! - `dump`: the verb. `swrk`: how CRIU is started. `work`: where its log is.
 //!
 //! A dump that fails leaves the container as it was and the directory without what the dump wrote.
@@ -20,6 +20,7 @@ pub(super) mod manifest;
 mod mountinfo;
 pub(super) mod mounts;
 pub(super) mod namespaces;
+pub(super) mod network;
 mod options;
 pub(super) mod swrk;
 pub(super) mod work;
