@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use test_fixtures::{Cgroups, Error, Image, Node, NodeConfig, Tree};
+use test_fixtures::{Cgroups, Error, Image, Node, NodeConfig, Tree, artifact};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -200,6 +200,20 @@ fn containerd_stops_starts_and_dies() {
         assert!(!node.exec(["ctr", "--connect-timeout", "100ms", "version"]).unwrap().status.success());
         node.start_containerd().unwrap();
         assert!(node.run(["ctr", "task", "ls"]).unwrap().contains("RUNNING"));
+    }
+}
+
+#[test]
+fn containerd_reads_the_example_configuration() {
+    if skipped() {
+        return;
+    }
+    for (tree, file) in [(Tree::Trixie, "config-1.7.toml"), (Tree::Forky, "config-2.toml")] {
+        let node = Node::start(NodeConfig { tree, rtc: false, containerd: false, ..NodeConfig::default() }).unwrap();
+        node.copy_in(&artifact::workspace().join("hack/containerd").join(file), "/etc/containerd/config.toml").unwrap();
+        let config = node.run(["containerd", "config", "dump"]).unwrap();
+        assert!(config.contains("runtimes.rtc]"), "{config}");
+        assert!(config.contains("/run/containerd/rtc"), "{config}");
     }
 }
 

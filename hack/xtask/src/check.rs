@@ -49,7 +49,8 @@ pub(crate) fn run_checks() -> Result<(), Error> {
 fn dependencies() -> Result<(), Error> {
     if !succeeds(cargo().args(["deny", "--version"])) {
         say("installing cargo-deny (some minutes, once)");
-        run(cargo().args(["install", "cargo-deny", "--locked"]))?;
+        // As in `test`.
+        run(cargo().args(["install", "cargo-deny", "--locked", "--debug"]))?;
     }
     run(cargo().args(["deny", "--all-features", "check", "bans", "licenses", "sources"]))?;
     // The database is a repository of its own, which is not to be had everywhere.

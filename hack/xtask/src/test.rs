@@ -1,5 +1,7 @@
 //! Runs the tests, with nextest: each in a process of its own, which is what ends a node that a test left.
 
+use test_fixtures::Tree;
+
 use crate::error::Error;
 use crate::process::{self, cargo, say, succeeds};
 use crate::{build, host};
@@ -24,13 +26,7 @@ pub(crate) enum Which {
 pub(crate) fn run(args: &Args, which: Which) -> Result<(), Error> {
     host::prepare_for_nodes()?;
     install_nextest()?;
-    if !args.no_build {
-        build::all()?;
-    }
-    // Made here, one after the other, and not within a test's time.
-    for tree in test_fixtures::Tree::ALL {
-        tree.ensure(say)?;
-    }
+    prepare(args)?;
     let mut command = cargo();
     command.args(["nextest", "run", "--workspace"]);
     if std::env::var_os("CI").is_some() {
@@ -42,10 +38,25 @@ pub(crate) fn run(args: &Args, which: Which) -> Result<(), Error> {
     process::run(command.args(&args.filters))
 }
 
+/// Builds the binaries, and meanwhile makes the root trees: neither belongs into a test's time.
+fn prepare(args: &Args) -> Result<(), Error> {
+    std::thread::scope(|scope| {
+        let trees = Tree::ALL.map(|tree| scope.spawn(move || tree.ensure(say)));
+        if !args.no_build {
+            build::all()?;
+        }
+        for tree in trees {
+            tree.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(())
+    })
+}
+
 fn install_nextest() -> Result<(), Error> {
     if succeeds(cargo().args(["nextest", "--version"])) {
         return Ok(());
     }
     say("installing cargo-nextest (some minutes, once)");
-    process::run(cargo().args(["install", "cargo-nextest", "--locked"]))
+    // Not optimized: that takes far longer than it could ever save.
+    process::run(cargo().args(["install", "cargo-nextest", "--locked", "--debug"]))
 }
