@@ -17,7 +17,8 @@ pub fn triple() -> String {
 
 /// The root of the source tree.
 pub fn workspace() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
 }
 
 /// The directory that holds the binaries under test; it need not exist.
