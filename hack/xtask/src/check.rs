@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rtc", &["runtime-core"]),
     ("containerd-shim-rtc-v2", &["runtime-core", "rtc-proto"]),
     ("test-fixtures", &["rtc-proto"]),
-    ("test-fixtures-cri", &[]),
+    ("cri-client", &[]),
     ("rtc-bench", &[]),
     ("xtask", &["test-fixtures"]),
 ];

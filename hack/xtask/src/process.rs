@@ -1,6 +1,7 @@
 //! Commands on the host.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
@@ -43,7 +44,8 @@ pub(crate) fn say(text: &str) {
 
 /// The command as a person would type it, cut where it gets long.
 fn name(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = Path::new(command.get_program());
+    let words = std::iter::once(program.file_name().unwrap_or(program.as_os_str())).chain(command.get_args());
     let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(120) {
         Some((end, _)) => format!("{}…", &line[..end]),
