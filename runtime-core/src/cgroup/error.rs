@@ -40,6 +40,13 @@ pub enum Error {
         #[source]
         err: Errno,
     },
+    #[error("give {path} to user {uid}")]
+    Own {
+        path: PathBuf,
+        uid: u32,
+        #[source]
+        err: Errno,
+    },
     #[error("cgroup {path} is in use by {processes} processes, use another cgroup path")]
     InUse { path: PathBuf, processes: usize },
     #[error("{limit} {value}: controller {controller} is not available in cgroup {version} at {path}")]
@@ -131,6 +138,7 @@ impl Error {
             | Self::Write { .. }
             | Self::Parse { .. }
             | Self::Mkdir { .. }
+            | Self::Own { .. }
             | Self::Open { .. }
             | Self::Limit { .. }
             | Self::DeviceProgram { .. }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use super::file;
 use super::{Dir, Error};
-use crate::ContainerId;
+use crate::{ContainerId, Pid};
 
 /// One mounted hierarchy.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +103,13 @@ impl Hierarchies {
         };
         (self.v1.iter().map(dir).collect(), self.unified.as_ref().map(dir))
     }
+}
+
+/// The directory of a process in the unified tree, as our own mount shows it; `None` if it cannot be seen there.
+pub(super) fn unified_of(pid: Pid) -> Result<Option<PathBuf>, Error> {
+    let cgroup = PathBuf::from(format!("/proc/{pid}/cgroup"));
+    let found = Hierarchies::discover(Path::new("/proc/self/mountinfo"), &cgroup)?;
+    Ok(found.unified.map(|unified| unified.own))
 }
 
 /// Appends `path` without ever leaving `base`: `..` in it goes at most back to `base`, as in runc's CleanPath.

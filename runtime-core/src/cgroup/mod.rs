@@ -161,6 +161,27 @@ impl Cgroup {
         self.unified.as_ref().map(v2::open).transpose()
     }
 
+    /// Where [`Self::clone_into`] is refused: cgroup v2 keeps processes out of a cgroup that has handed controllers down,
+    /// as a container with a cgroup mount of its own may do. Then the cgroup that its `init` is in by now, if that is
+    /// below the container's (runc does the same).
+    pub fn clone_beside(&self, init: Pid) -> Result<Option<OwnedFd>, Error> {
+        let Some(dir) = &self.unified else { return Ok(None) };
+        let path = hierarchy::unified_of(init)?;
+        match path.filter(|path| path.starts_with(&dir.path)) {
+            Some(path) => v2::open(&Dir { path, ..dir.clone() }).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives a v2 directory to the host's `uid`, with the files that the kernel names for it (cgroups(7), "delegation"): the
+    /// container may then make cgroups of its own. Nothing on v1, where that is not safe.
+    pub(crate) fn own(&self, uid: u32) -> Result<(), Error> {
+        match &self.unified {
+            Some(dir) if self.is_v2() => v2::own(dir, uid),
+            _ => Ok(()),
+        }
+    }
+
     /// The `tasks` file of every v1 hierarchy, open for writing; none on v2. A process **with a single thread** moves
     /// itself by one write(2) of "0" to each, which is 20 times faster than moving it by `cgroup.procs`. The kernel checks the
     /// permission against the opener's credentials, so they work in any user, pid, mount or cgroup namespace. A process

@@ -77,3 +77,19 @@ pub(super) fn open(dir: &Dir) -> Result<OwnedFd, Error> {
         .map(File::into)
         .map_err(|err| Error::Open { path: dir.path.clone(), err: file::errno(&err) })
 }
+
+/// What a delegated directory's new owner must be able to write, where the kernel does not say (Linux before 4.15).
+const DELEGATED: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
+
+pub(super) fn own(dir: &Dir, uid: u32) -> Result<(), Error> {
+    let names = file::read(Path::new("/sys/kernel/cgroup/delegate"))?.unwrap_or_else(|| DELEGATED.to_owned());
+    let files = names.lines().map(|name| dir.path.join(name));
+    for path in std::iter::once(dir.path.clone()).chain(files) {
+        match std::os::unix::fs::chown(&path, Some(uid), None) {
+            // A file of a controller that is not enabled here.
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
+            done => done.map_err(|err| Error::Own { path: path.clone(), uid, err: file::errno(&err) })?,
+        }
+    }
+    Ok(())
+}

@@ -56,6 +56,9 @@ fn build(
     cgroup
         .create(linux.and_then(|linux| linux.resources().as_ref()))
         .map_err(|err| Error::Cgroup { id: id.clone(), err })?;
+    if let Some(uid) = cgroup_owner(spec, namespaces, process.uid) {
+        cgroup.own(uid).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
+    }
 
     let [prestart, create_runtime, create_container, start_container] = hooks_of(spec);
     let mut orders = LentOrders {
@@ -76,7 +79,7 @@ fn build(
         process,
         seccomp: state.seccomp.as_ref(),
     };
-    let launch = Launch { id, namespaces, cgroup, linux, oom_score_adj: process_spec.oom_score_adj() };
+    let launch = Launch { id, namespaces, cgroup, linux, oom_score_adj: process_spec.oom_score_adj(), init: None };
     let launched = launch.run(&options.stdio, &mut orders)?;
     let pid = launched.pid()?;
     // While the init works.
@@ -97,6 +100,27 @@ fn build(
         launch::write_pid_file(id, path, pid)?;
     }
     container(options, state, launched, console)
+}
+
+/// Whom the cgroup is delegated to, as with runc: the process's user, if the container sees its cgroup alone and may write
+/// to it. `None` for the host's root, whose it is.
+fn cgroup_owner(spec: &Spec, namespaces: &Namespaces, uid: u32) -> Option<u32> {
+    let mut mounts = spec.mounts().iter().flatten().filter(|mount| {
+        let cgroup = matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
+        cgroup && !mount.options().iter().flatten().any(|option| option == "ro")
+    });
+    if !namespaces.new_cgroup || mounts.next().is_none() {
+        return None;
+    }
+    let maps = spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_ref());
+    let host = match maps.filter(|maps| !maps.is_empty()) {
+        Some(maps) => maps.iter().find_map(|map| {
+            let offset = uid.checked_sub(map.container_id()).filter(|offset| *offset < map.size())?;
+            map.host_id().checked_add(offset)
+        })?,
+        None => uid,
+    };
+    (host != 0).then_some(host)
 }
 
 fn container(

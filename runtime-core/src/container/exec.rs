@@ -44,6 +44,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
         cgroup: &container.state.cgroup,
         linux: None,
         oom_score_adj: spec.oom_score_adj(),
+        init: container.pid(),
     };
     let launched = launch.run(&options.stdio, &mut orders)?;
     let console = launched.ready(|| Ok(()))?;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{Hook, Linux};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 
 use super::Stdio;
@@ -17,7 +18,7 @@ use crate::init::message::{Orders, Reply};
 use crate::init::{ARGV0, rlimits};
 use crate::rootfs::Plan;
 use crate::seccomp::Filter;
-use crate::sys::clone::{self, Spawn};
+use crate::sys::clone::{self, Spawn, Stage};
 use crate::{ContainerId, Error, Pid, Result};
 
 pub(super) type LentOrders<'a> = Orders<&'a Plan, &'a Filter, &'a Hook>;
@@ -39,6 +40,8 @@ pub(super) struct Launch<'a> {
     /// With the maps of a new user namespace.
     pub(super) linux: Option<&'a Linux>,
     pub(super) oom_score_adj: Option<i32>,
+    /// The container's, for a further process.
+    pub(super) init: Option<Pid>,
 }
 
 impl Launch<'_> {
@@ -93,10 +96,25 @@ impl Launch<'_> {
             root: self.namespaces.user(),
         };
         let mut hold = children::hold();
-        let (pid, pidfd) = clone::spawn(&spawn).map_err(|err| self.before_exec(err))?;
+        let (pid, pidfd) = self.clone_into_cgroup(spawn)?;
         let pid = Pid::new(pid).ok_or_else(|| system("clone")(std::io::ErrorKind::InvalidData.into()))?;
         let child = hold.adopt(pid, pidfd);
         Ok(Launched { id: self.id.clone(), child: Some(child), channel: Some(ours) })
+    }
+
+    fn clone_into_cgroup(&self, spawn: Spawn<'_>) -> Result<(i32, OwnedFd)> {
+        let refused = match (clone::spawn(&spawn), self.init) {
+            (Err(err), Some(init))
+                if err.stage == Stage::Clone && matches!(err.err, Errno::BUSY | Errno::OPNOTSUPP) =>
+            {
+                (err, init)
+            }
+            (other, _) => return other.map_err(|err| self.before_exec(err)),
+        };
+        let (err, init) = refused;
+        let beside = self.cgroup.clone_beside(init).map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
+        let Some(cgroup) = beside else { return Err(self.before_exec(err)) };
+        clone::spawn(&Spawn { cgroup: Some(cgroup.as_fd()), ..spawn }).map_err(|err| self.before_exec(err))
     }
 
     fn before_exec(&self, err: clone::Failed) -> Error {

@@ -1,8 +1,10 @@
-//! Containers from create to delete, as root, in a mount and pid namespace of the tests' own.
+//! Containers from create to delete, as root, in a mount and pid namespace of the tests' own; once with the host's
+//! cgroups, and those that cgroups matter to a second time with cgroup v2 alone.
 
 #![allow(clippy::print_stdout, reason = "a skipped test says why")]
 
 mod bundle;
+mod cgroups;
 mod exec;
 mod hostile;
 mod namespaces;
@@ -16,6 +18,9 @@ use libtest_mimic::{Arguments, Trial};
 
 /// Set in the process that is inside the namespaces.
 const INSIDE: &str = "RTC_TEST_INSIDE";
+/// Set where cgroup v2 alone is mounted.
+const V2: &str = "RTC_TEST_V2";
+const V2_PREFIX: &str = "v2::";
 
 fn main() {
     if std::env::args_os().next().is_some_and(|name| name == runtime_core::init::ARGV0) {
@@ -23,24 +28,48 @@ fn main() {
     }
     let mut arguments = Arguments::from_args();
     let tests: Vec<(&str, fn())> =
-        [verbs::TESTS, process::TESTS, exec::TESTS, namespaces::TESTS, hostile::TESTS].concat();
+        [verbs::TESTS, process::TESTS, exec::TESTS, cgroups::TESTS, namespaces::TESTS, hostile::TESTS].concat();
+    let on_v2: Vec<(&str, fn())> = [verbs::TESTS, exec::TESTS, cgroups::TESTS].concat();
     let missing = missing();
+    let inside_v2 = std::env::var_os(V2).is_some();
     if missing.is_none() && !arguments.list && std::env::var_os(INSIDE).is_none() {
         enter();
     }
+    if inside_v2 {
+        cgroups::mount_v2_alone();
+    }
     // One at a time: each looks at what the others would leave.
     arguments.test_threads = Some(1);
-    let trials = tests.into_iter().map(|(name, test)| {
-        let skip = missing;
-        Trial::test(name, move || {
-            match skip {
-                Some(reason) => println!("skipped {name}: {reason}"),
-                None => test(),
-            }
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    let mut trials: Vec<_> = tests.into_iter().map(|(name, test)| trial(name.to_owned(), missing, test)).collect();
+    trials.extend(on_v2.into_iter().map(|(name, test)| {
+        let name = format!("{V2_PREFIX}{name}");
+        if inside_v2 { trial(name, missing, test) } else { trial(name.clone(), missing, move || run_on_v2(&name)) }
+    }));
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn trial(name: String, skip: Option<&'static str>, test: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name.clone(), move || {
+        match skip {
+            Some(reason) => println!("skipped {name}: {reason}"),
+            None => test(),
+        }
+        Ok(())
+    })
+}
+
+/// Runs one test in a process of its own, which mounts cgroup v2 over the host's hierarchies.
+fn run_on_v2(name: &str) {
+    let output = Command::new("unshare")
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--cgroup", "--propagation", "private"])
+        .arg(std::env::current_exe().expect("our own path"))
+        .args(["--exact", "--include-ignored", name])
+        .env(V2, "1")
+        .output()
+        .expect("unshare");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("1 passed"), "no test of this name: {text}");
 }
 
 fn missing() -> Option<&'static str> {
