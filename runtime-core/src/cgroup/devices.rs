@@ -107,8 +107,9 @@ impl fmt::Display for Rule {
     }
 }
 
-/// What runc lets every container do, whatever its spec says: mknod of anything, and the devices of its /dev.
-const DEFAULT: [Rule; 11] = [
+/// What runc lets every container do, whatever its spec says: mknod of anything, and the devices of its /dev. The console
+/// (5:1) is none of them: a container's /dev/console is a pty.
+const DEFAULT: [Rule; 10] = [
     Rule::allow(Kind::Char, None, None, MKNOD),
     Rule::allow(Kind::Block, None, None, MKNOD),
     Rule::allow(Kind::Char, Some(1), Some(3), ALL), // null
@@ -117,7 +118,6 @@ const DEFAULT: [Rule; 11] = [
     Rule::allow(Kind::Char, Some(1), Some(8), ALL), // random
     Rule::allow(Kind::Char, Some(1), Some(9), ALL), // urandom
     Rule::allow(Kind::Char, Some(5), Some(0), ALL), // tty
-    Rule::allow(Kind::Char, Some(5), Some(1), ALL), // console
     Rule::allow(Kind::Char, Some(5), Some(2), ALL), // ptmx
     Rule::allow(Kind::Char, Some(136), None, ALL),  // pts
 ];

@@ -108,6 +108,10 @@ impl Options {
         if let Some(propagation) = propagation(option) {
             return self.propagation.push(propagation);
         }
+        if matches!(option, "rnorelatime" | "rnostrictatime") {
+            // As runc has it: another value is cleared, and relatime is what is left.
+            return self.recursive_attrs.apply(Flag::AccessTime(u64::from(Attr::MOUNT_ATTR_RELATIME.bits())));
+        }
         if let Some(flag) = option.strip_prefix('r').and_then(attr) {
             return self.recursive_attrs.apply(flag);
         }
@@ -214,6 +218,9 @@ mod tests {
             bits(Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOATIME)
         );
         assert!(options.data.is_empty());
+        let relatime = Options::parse(&["rnostrictatime"]);
+        assert_eq!(relatime.recursive_attrs, Attrs { set: 0, clear: ATIME });
+        assert!(relatime.data.is_empty());
     }
 
     #[test]

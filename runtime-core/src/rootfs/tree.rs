@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -16,6 +17,8 @@ use super::error::{Error, step};
 
 /// The kernel gives up on a resolution (EAGAIN) when a rename happens anywhere meanwhile; a busy host is not an attack.
 const RACES: usize = 128;
+/// As many as the kernel follows in one path.
+const MAX_LINKS: usize = 40;
 
 pub(super) const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
@@ -53,11 +56,11 @@ impl Tree {
     /// Opens a directory, O_PATH, and makes what is missing of it with mode 0755.
     pub(super) fn make_dir(&self, path: &Path) -> Result<OwnedFd, Errno> {
         let missing = match self.open(path) {
-            Err(Errno::NOENT) => path,
+            Err(Errno::NOENT) => self.follow(path)?,
             opened => return opened.and_then(must_be_directory),
         };
         // From the longest part that exists. Every part is resolved from the root: a symlink in it may be absolute.
-        let (mut dir, rest) = self.existing_parent(missing)?;
+        let (mut dir, rest) = self.existing_parent(&missing)?;
         for name in rest {
             match fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -88,17 +91,62 @@ impl Tree {
 
     /// Opens a file to mount over, O_PATH; an empty one is made if there is none.
     pub(super) fn make_file(&self, path: &Path) -> Result<OwnedFd, Errno> {
-        match self.open(path) {
-            Err(Errno::NOENT) => {}
+        let path = match self.open(path) {
+            Err(Errno::NOENT) => self.follow(path)?,
             opened => return opened,
-        }
-        let (dir, name) = self.make_parent(path)?;
+        };
+        let (dir, name) = self.make_parent(&path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match fs::openat(&dir, name, flags, Mode::from_raw_mode(0o755)) {
             Ok(_) | Err(Errno::EXIST) => {}
             Err(err) => return Err(err),
         }
         open_in(&dir, name)
+    }
+
+    /// `path` with its symlinks replaced by what they stand for inside the root, also where that is yet to be made: many
+    /// an image has a /etc/resolv.conf that leads nowhere. A proposal by the letters alone: who makes it resolves it anew,
+    /// and follows no symlink in what was missing.
+    fn follow(&self, path: &Path) -> Result<PathBuf, Errno> {
+        let reversed =
+            |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
+        let mut left = reversed(path);
+        let mut done = PathBuf::from("/");
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            match Path::new(&name).components().next() {
+                Some(Component::Normal(_)) => {}
+                Some(Component::ParentDir) => {
+                    done.pop();
+                    continue;
+                }
+                Some(Component::RootDir) => {
+                    done = PathBuf::from("/");
+                    continue;
+                }
+                _ => continue,
+            }
+            let Some(target) = self.read_link(&done, &name)? else {
+                done.push(name);
+                continue;
+            };
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(Errno::LOOP);
+            }
+            left.extend(reversed(&target));
+        }
+        Ok(done)
+    }
+
+    /// `None` if it is no symlink, or is not there.
+    fn read_link(&self, dir: &Path, name: &OsStr) -> Result<Option<PathBuf>, Errno> {
+        let read = self.open(dir).and_then(|dir| fs::readlinkat(&dir, name, Vec::new()));
+        match read {
+            Ok(target) => Ok(Some(OsStr::from_bytes(target.as_bytes()).into())),
+            Err(Errno::NOENT | Errno::INVAL | Errno::NOTDIR) => Ok(None),
+            Err(err) => Err(err),
+        }
     }
 
     /// The directory that `path` is in, made if it is missing, and the last component.

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::{Error, hex};
 
 /// Changed whenever the same profile would be compiled into another program.
-const HEADER: &[u8; 8] = b"rtcbpf1\n";
+const HEADER: &[u8; 8] = b"rtcbpf2\n";
 const SUM: usize = 32;
 /// BPF_MAXINSNS of 8 bytes.
 const LONGEST: usize = 4096 * 8;

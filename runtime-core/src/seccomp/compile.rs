@@ -13,6 +13,10 @@ use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use super::{Error, newer};
 
 const LONGEST: usize = 4096;
+/// libseccomp's SCMP_FLTATR_CTL_OPTIMIZE.
+const BINARY_TREE: u32 = 2;
+/// From how many system calls on the tree pays, as in runc. Libraries up to 2.5.4 make a wrong tree of no rules.
+const TREE_ABOVE: usize = 32;
 
 /// seccomp(2)'s flags. TSYNC says nothing to a single thread.
 pub(super) fn flags(profile: &LinuxSeccomp) -> Result<u32, Error> {
@@ -35,6 +39,13 @@ pub(super) fn program(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     let arches = arches(profile);
     for arch in &arches {
         context.add_arch(*arch).map_err(failed("add architecture", format!("{arch:?}")))?;
+    }
+    let names: usize = profile.syscalls().iter().flatten().map(|rule| rule.names().len()).sum();
+    if names > TREE_ABOVE {
+        // Without it each system call walks the whole list. A library before 2.5 has none: a slower filter, no other one.
+        if let Err(error) = context.set_ctl_optimize(BINARY_TREE) {
+            tracing::debug!(%error, "the seccomp filter is a list, not a tree");
+        }
     }
     for rule in profile.syscalls().iter().flatten() {
         let action = action(rule.action(), rule.errno_ret())?;

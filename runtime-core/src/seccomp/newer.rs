@@ -19,9 +19,9 @@ const JUMP_NOT_LESS: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
-/// Nothing where unknown system calls are allowed, or get ENOSYS anyway.
+/// Nothing where unknown system calls are allowed, get ENOSYS anyway, or are for a tracer to answer.
 pub(super) fn prelude(profile: &LinuxSeccomp, default: ScmpAction, arches: &[ScmpArch]) -> Vec<u8> {
-    if matches!(default, ScmpAction::Allow | ScmpAction::Log | ScmpAction::Errno(libc::ENOSYS)) {
+    if matches!(default, ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_) | ScmpAction::Errno(libc::ENOSYS)) {
         return Vec::new();
     }
     let mut blocks = Vec::new();

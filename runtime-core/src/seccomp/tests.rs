@@ -144,3 +144,69 @@ fn run(program: &[u8], arch: u32, number: u32) -> u32 {
         at += usize::from(if test { instruction[2] } else { instruction[3] });
     }
 }
+
+#[test]
+fn a_tracer_answers_newer_system_calls_itself() {
+    let traced = profile(
+        json!({"defaultAction": "SCMP_ACT_TRACE", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]}),
+    );
+    assert!(newer::prelude(&traced, libseccomp::ScmpAction::Trace(1), &[libseccomp::ScmpArch::native()]).is_empty());
+}
+
+#[test]
+fn a_tree_of_many_calls_answers_as_the_list_would() {
+    in_child("a_tree_of_many_calls_answers_as_the_list_would", || {
+        let mut many = deny_mkdir();
+        let names = [
+            "acct",
+            "add_key",
+            "bpf",
+            "chroot",
+            "clock_adjtime",
+            "clock_settime",
+            "delete_module",
+            "fanotify_init",
+            "finit_module",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "get_mempolicy",
+            "init_module",
+            "io_uring_setup",
+            "kcmp",
+            "kexec_load",
+            "keyctl",
+            "lookup_dcookie",
+            "mbind",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "move_pages",
+            "name_to_handle_at",
+            "open_by_handle_at",
+            "open_tree",
+            "perf_event_open",
+            "personality",
+            "pivot_root",
+            "process_vm_readv",
+            "process_vm_writev",
+            "ptrace",
+            "quotactl",
+            "reboot",
+            "request_key",
+            "setns",
+            "swapon",
+        ];
+        assert!(names.len() > 32);
+        let rule = json!({"names": names[..], "action": "SCMP_ACT_ERRNO", "errnoRet": 124});
+        let mut rules = many.syscalls().clone().unwrap();
+        rules.push(serde_json::from_value(rule).unwrap());
+        many.set_syscalls(Some(rules));
+        install_compiled(&many);
+        assert_eq!(fs::create_dir("/tmp/never").unwrap_err().raw_os_error(), Some(123));
+        assert_eq!(nix::unistd::chroot("/").unwrap_err() as i32, 124);
+        assert_eq!(nix::unistd::pivot_root("/", "/").unwrap_err() as i32, 124);
+        fs::read("/proc/self/status").unwrap();
+    });
+}

@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a_cgroup_mount_shows_the_containers_own", a_cgroup_mount_shows_the_containers_own),
     ("a_read_only_cgroup_mount_is_read_only", a_read_only_cgroup_mount_is_read_only),
     ("a_delegated_cgroup_is_the_users", a_delegated_cgroup_is_the_users),
+    ("a_user_namespace_has_its_cgroup", a_user_namespace_has_its_cgroup),
     ("an_exec_joins_the_init_in_a_child_cgroup", an_exec_joins_the_init_in_a_child_cgroup),
 ];
 
@@ -96,6 +97,23 @@ fn a_delegated_cgroup_is_the_users() {
     // On v1 a cgroup cannot be given away safely.
     assert_eq!(output.ends_with("33\n33\nmade"), v2(), "{output}");
     assert_eq!(output.starts_with("0\n0\n"), !v2(), "{output}");
+}
+
+fn a_user_namespace_has_its_cgroup() {
+    let _parent = Parent;
+    let own = own();
+    for (options, writable) in
+        [(&["nosuid", "noexec", "nodev"][..], true), (&["nosuid", "noexec", "nodev", "ro"], false)]
+    {
+        let script = format!(
+            "read -r first < {own}/cgroup.procs; echo $first; mkdir {own}/made && rmdir {own}/made && echo made"
+        );
+        let mut bundle = bundle(&script, true, options);
+        crate::namespaces::user_namespace(&mut bundle);
+        let (_, output) = bundle.run();
+        assert_eq!(output.lines().next(), Some("1"), "{output}");
+        assert_eq!(output.ends_with("made") && !output.contains("mkdir:"), writable && v2(), "{output}");
+    }
 }
 
 fn an_exec_joins_the_init_in_a_child_cgroup() {

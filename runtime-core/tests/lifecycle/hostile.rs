@@ -1,6 +1,11 @@
 //! Images that want out.
 
-use crate::bundle::{Bundle, chain};
+use std::os::unix::fs::symlink;
+
+use runtime_core::ErrorKind;
+use serde_json::json;
+
+use crate::bundle::{Bundle, chain, exec};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("cve_2019_5736_the_init_cannot_be_overwritten", cve_2019_5736_the_init_cannot_be_overwritten),
@@ -8,6 +13,12 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "cve_2024_21626_no_working_directory_behind_a_descriptor",
         cve_2024_21626_no_working_directory_behind_a_descriptor,
     ),
+    ("cve_2023_28642_no_mount_behind_a_symlink_for_proc", cve_2023_28642_no_mount_behind_a_symlink_for_proc),
+    ("cve_2025_52565_an_exec_takes_no_terminal_but_a_pty", cve_2025_52565_an_exec_takes_no_terminal_but_a_pty),
+    ("cve_2025_31133_no_magic_link_is_masked", cve_2025_31133_no_magic_link_is_masked),
+    ("cve_2022_29162_nothing_is_inheritable_by_default", cve_2022_29162_nothing_is_inheritable_by_default),
+    ("cve_2024_45310_nothing_is_made_outside_the_rootfs", cve_2024_45310_nothing_is_made_outside_the_rootfs),
+    ("cve_2022_0811_a_sysctl_of_the_host_is_refused", cve_2022_0811_a_sysctl_of_the_host_is_refused),
 ];
 
 /// The program is our own binary, as /proc/self/exe of an image made for it; the file behind it must stay as it is.
@@ -45,4 +56,121 @@ fn cve_2024_21626_no_working_directory_behind_a_descriptor() {
         }
         bundle.assert_nothing_left();
     }
+}
+
+/// The image's /proc leads elsewhere, so that what the runtime writes to /proc would go to a file of the image's.
+fn cve_2023_28642_no_mount_behind_a_symlink_for_proc() {
+    for target in ["/tmp/proc", "../tmp/proc", "/proc2"] {
+        let bundle = Bundle::new("true");
+        let rootfs = bundle.path().join("rootfs");
+        std::fs::create_dir_all(rootfs.join("tmp/proc/self/attr")).unwrap();
+        std::fs::remove_dir(rootfs.join("proc")).unwrap();
+        symlink(target, rootfs.join("proc")).unwrap();
+        let (kind, refused) = bundle.refusal();
+        assert_eq!(kind, ErrorKind::InvalidArgument, "{refused}");
+        assert!(refused.contains("a symlink has been found there"), "{refused}");
+    }
+}
+
+/// What stands where an exec's terminal is opened is the container's to choose.
+fn cve_2025_52565_an_exec_takes_no_terminal_but_a_pty() {
+    let fakes = [
+        "ln -s /etc/passwd /dev/pts/ptmx",
+        "ln -s /proc/self/fd/0 /dev/pts/ptmx",
+        "echo > /dev/pts/ptmx",
+        "mkdir /dev/pts/ptmx",
+        "rmdir /dev/pts && ln -s /tmp /dev/pts && echo > /tmp/ptmx",
+    ];
+    for fake in fakes {
+        let mut bundle = Bundle::new(&format!("mkdir /dev/pts && {fake} && echo > /tmp/up; exec sleep 60"));
+        bundle.spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev/pts");
+        let (container, running) = bundle.create().unwrap_or_else(|err| panic!("{}", chain(&err)));
+        container.start().unwrap();
+        crate::process::wait_for(&bundle.path().join("rootfs/tmp/up"));
+        let mut process = bundle.spec["process"].clone();
+        process["args"] = json!(["true"]);
+        process["terminal"] = true.into();
+        let refused = chain(&exec(&container, process, true).map(drop).unwrap_err());
+        assert!(
+            refused.contains("failed to set up the console") && refused.contains("/dev/pts/ptmx"),
+            "{fake}: {refused}"
+        );
+        assert_eq!(container.pids().unwrap().len(), 1, "{fake}");
+        container.delete(true).unwrap();
+        running.finish();
+        bundle.assert_nothing_left();
+    }
+}
+
+/// A masked path that is a link of /proc/PID would put the mask over what the link leads to, on the host perhaps.
+fn cve_2025_31133_no_magic_link_is_masked() {
+    for (field, path) in
+        [("maskedPaths", "/proc/self/fd/0"), ("readonlyPaths", "/proc/self/cwd"), ("maskedPaths", "/etc/link")]
+    {
+        let mut bundle = Bundle::new("true");
+        symlink("/proc/self/root", bundle.path().join("rootfs/etc/link")).unwrap();
+        bundle.spec["linux"][field] = json!([path]);
+        let (kind, refused) = bundle.refusal();
+        assert_eq!(kind, ErrorKind::InvalidArgument, "{refused}");
+        assert!(refused.contains(path), "{refused}");
+    }
+}
+
+fn cve_2022_29162_nothing_is_inheritable_by_default() {
+    let bundle = Bundle::new("exec sleep 60");
+    let (container, running) = bundle.create().unwrap();
+    container.start().unwrap();
+    let process = json!({"user": {"uid": 0, "gid": 0}, "args": ["grep", "CapInh", "/proc/self/status"], "env": ["PATH=/bin"], "cwd": "/"});
+    // Silent about capabilities: the container's are taken, which have no inheritable ones.
+    let (code, output) = exec(&container, process, false).unwrap().finish();
+    assert_eq!((code, output.as_str()), (0, "CapInh:\t0000000000000000"));
+    container.delete(true).unwrap();
+    running.finish();
+}
+
+/// Mount points are made beneath the rootfs even where another container swaps a directory of a shared volume for a link.
+fn cve_2024_45310_nothing_is_made_outside_the_rootfs() {
+    let outside = tempfile::tempdir_in("/tmp").unwrap();
+    let mut bundle = Bundle::new("true");
+    symlink(outside.path(), bundle.path().join("rootfs/etc/volume")).unwrap();
+    symlink(format!("../../..{}", outside.path().display()), bundle.path().join("rootfs/etc/up")).unwrap();
+    for target in ["/etc/volume/made/deep", "/etc/up/made/deep"] {
+        bundle.spec["mounts"].as_array_mut().unwrap().push(json!({"destination": target, "type": "tmpfs"}));
+    }
+    let source = bundle.path().join("pid");
+    std::fs::write(&source, "").unwrap();
+    bundle.spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"destination": "/etc/volume/file", "type": "bind", "source": source, "options": ["bind"]}));
+    assert_eq!(bundle.run().0, 0);
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    // The links lead nowhere in the image: what they stand for is made there, as with runc.
+    let inside = format!("rootfs{}", outside.path().display());
+    assert!(bundle.path().join(&inside).join("made/deep").is_dir());
+    assert!(bundle.path().join(&inside).join("file").is_file());
+    symlink("round", bundle.path().join("rootfs/etc/round")).unwrap();
+    bundle.spec["mounts"].as_array_mut().unwrap().push(json!({"destination": "/etc/round/x", "type": "tmpfs"}));
+    assert_eq!(bundle.refusal().0, ErrorKind::InvalidArgument);
+}
+
+/// A sysctl that no namespace of the container's holds is the host's (as the core pattern of CRI-O's CVE).
+fn cve_2022_0811_a_sysctl_of_the_host_is_refused() {
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    for key in [
+        "kernel.core_pattern",
+        "kernel.shm_rmid_forced+kernel.core_pattern",
+        "net/../kernel/core_pattern",
+        "vm.swappiness",
+    ] {
+        let mut bundle = Bundle::new("true");
+        bundle.spec["linux"]["sysctl"] = json!({key: "1"});
+        let (kind, refused) = bundle.refusal();
+        assert_eq!(kind, ErrorKind::InvalidArgument, "{refused}");
+        assert!(refused.contains(key), "{refused}");
+    }
+    let mut bundle = Bundle::new("true");
+    bundle.spec["linux"]["sysctl"] = json!({"kernel.shm_rmid_forced": "1+kernel.core_pattern=|/tmp/x"});
+    bundle.refused();
+    assert_eq!(std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), pattern);
 }

@@ -9,6 +9,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a_pods_containers_share_namespaces", a_pods_containers_share_namespaces),
     ("a_user_namespace_maps_its_root", a_user_namespace_maps_its_root),
     ("a_user_namespace_is_joined", a_user_namespace_is_joined),
+    ("a_user_namespace_has_devices_and_default_mounts", a_user_namespace_has_devices_and_default_mounts),
+    ("a_user_namespace_keeps_locked_mount_flags", a_user_namespace_keeps_locked_mount_flags),
+    ("a_user_namespace_owns_its_rootfs", a_user_namespace_owns_its_rootfs),
+    ("a_user_namespace_without_group_5_has_ptys", a_user_namespace_without_group_5_has_ptys),
     ("a_time_namespace_has_its_offset", a_time_namespace_has_its_offset),
     ("a_path_of_another_kind_is_refused", a_path_of_another_kind_is_refused),
 ];
@@ -52,7 +56,7 @@ fn a_pods_containers_share_namespaces() {
     pod.assert_nothing_left();
 }
 
-fn user_namespace(bundle: &mut Bundle) {
+pub(crate) fn user_namespace(bundle: &mut Bundle) {
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
     bundle.spec["linux"]["uidMappings"] = map.clone();
@@ -106,6 +110,85 @@ fn a_user_namespace_is_joined() {
     sandbox.delete(true).unwrap();
     running.finish();
     pod.assert_nothing_left();
+}
+
+fn mount(bundle: &mut Bundle, mount: Value) {
+    bundle.spec["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+fn a_user_namespace_has_devices_and_default_mounts() {
+    let script = "stat -c '%t:%T %u' /dev/null /dev/urandom; echo x > /dev/null && echo written; \
+                  test -d /sys/kernel && test -d /dev/mqueue && cat /dev/shm/x 2> /dev/null || echo mounted; \
+                  cat /proc/version; echo 1 > /proc/sys/kernel/hostname; cat /proc/sys/net/ipv4/ip_forward";
+    let mut bundle = Bundle::new(script);
+    user_namespace(&mut bundle);
+    let safe = json!(["nosuid", "noexec", "nodev"]);
+    mount(
+        &mut bundle,
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]}),
+    );
+    mount(&mut bundle, json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": safe}));
+    mount(&mut bundle, json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": safe}));
+    mount(
+        &mut bundle,
+        json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "ro"]}),
+    );
+    bundle.spec["linux"]["maskedPaths"] = json!(["/proc/version", "/sys/firmware"]);
+    bundle.spec["linux"]["readonlyPaths"] = json!(["/proc/sys"]);
+    bundle.spec["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
+    let (_, output) = bundle.run();
+    // The nodes are the host's root's, whom the namespace does not know.
+    let expected = "1:3 65534\n1:9 65534\nwritten\nmounted\n\
+                    sh: can't create /proc/sys/kernel/hostname: Read-only file system\n1";
+    assert_eq!(output, expected);
+}
+
+fn a_user_namespace_keeps_locked_mount_flags() {
+    let source = tempfile::tempdir_in("/tmp").unwrap();
+    let locked =
+        rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV | rustix::mount::MountFlags::NOEXEC;
+    rustix::mount::mount("tmpfs", source.path(), "tmpfs", locked, None).unwrap();
+    let bind = |options: &[&str]| {
+        let mut bundle = Bundle::new("grep ' /m ' /proc/self/mounts");
+        user_namespace(&mut bundle);
+        mount(&mut bundle, json!({"destination": "/m", "type": "bind", "source": source.path(), "options": options}));
+        bundle
+    };
+    for options in [&["bind", "ro"][..], &["rbind", "rro"]] {
+        let (_, output) = bind(options).run();
+        for flag in ["ro", "nosuid", "nodev", "noexec"] {
+            assert!(output.split([',', ' ']).any(|found| found == flag), "{options:?}: {flag}: {output}");
+        }
+    }
+    // Asked for, and not to be had: as with runc an error rather than a mount that is not what was asked for.
+    let refused = bind(&["bind", "exec"]).refused();
+    assert!(refused.contains("bind ") && refused.contains("operation not permitted"), "{refused}");
+    rustix::mount::unmount(source.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+fn a_user_namespace_owns_its_rootfs() {
+    use std::os::unix::fs::MetadataExt;
+    let mut bundle = Bundle::new("stat -c %u /bin/busybox /etc/foreign; echo x > /etc/made; echo x > /etc/foreign");
+    user_namespace(&mut bundle);
+    let foreign = bundle.path().join("rootfs/etc/foreign");
+    std::fs::write(&foreign, "").unwrap();
+    let (_, output) = bundle.run();
+    assert_eq!(output, "0\n65534\nsh: can't create /etc/foreign: Permission denied");
+    let made = std::fs::metadata(bundle.path().join("rootfs/etc/made")).unwrap();
+    assert_eq!((made.uid(), made.gid(), std::fs::read_to_string(foreign).unwrap().len()), (100_000, 100_000, 0));
+}
+
+fn a_user_namespace_without_group_5_has_ptys() {
+    for (size, group) in [(5, "0"), (65_536, "5")] {
+        let mut bundle = Bundle::new("tty; stat -c %g /dev/pts/0");
+        user_namespace(&mut bundle);
+        bundle.spec["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": size}]);
+        bundle.spec["mounts"][2]["options"].as_array_mut().unwrap().push("gid=5".into());
+        bundle.terminal = true;
+        bundle.spec["process"]["terminal"] = true.into();
+        let (_, output) = bundle.run();
+        assert_eq!(output, format!("/dev/pts/0\n{group}"), "{size}");
+    }
 }
 
 fn a_time_namespace_has_its_offset() {
