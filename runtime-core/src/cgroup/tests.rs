@@ -224,7 +224,8 @@ fn an_oom_kill_is_counted_and_the_end_is_seen() {
     assert!(!subject.reap().success());
     let poll = &mut [nix::poll::PollFd::new(watch.as_fd(), nix::poll::PollFlags::POLLIN)];
     assert_eq!(nix::poll::poll(poll, 5000_u16).unwrap(), 1);
-    assert_eq!(watch.read().unwrap(), Some(1));
+    // More than one where the kernel finds no memory again before the first victim is gone.
+    assert!(watch.read().unwrap() >= Some(1));
     subject.cgroup.remove(DEADLINE).unwrap();
     assert_eq!(watch.read().unwrap(), None);
 }
