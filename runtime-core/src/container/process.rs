@@ -51,7 +51,7 @@ pub(super) fn resolve(id: &ContainerId, spec: &Spec, schedule: Schedule, stdio: 
 pub(super) fn schedule(spec: &Spec, linux: Option<&Linux>) -> Schedule {
     Schedule {
         scheduler: spec.scheduler().clone(),
-        io_priority: spec.io_priority().clone(),
+        io_priority: *spec.io_priority(),
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(|personality| personality.domain()),
         cpus: None,
     }
@@ -62,7 +62,7 @@ pub(super) fn exec_schedule(spec: &Spec, init: &Schedule) -> Schedule {
     let affinity = spec.exec_cpu_affinity().as_ref();
     Schedule {
         scheduler: spec.scheduler().clone().or_else(|| init.scheduler.clone()),
-        io_priority: spec.io_priority().clone().or_else(|| init.io_priority.clone()),
+        io_priority: spec.io_priority().or(init.io_priority),
         personality: init.personality,
         cpus: affinity.and_then(|cpus| cpus.cpu_affinity_final().clone()).filter(|cpus| !cpus.is_empty()),
     }

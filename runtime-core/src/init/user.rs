@@ -21,7 +21,8 @@ pub(super) fn change(process: &Process) -> Result<(), Errno> {
 pub(super) fn own_null() -> Result<(), Errno> {
     use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let stdio: [(BorrowedFd<'_>, fn(OwnedFd) -> rustix::io::Result<()>); 3] =
+    type Replace = fn(OwnedFd) -> Result<(), Errno>;
+    let stdio: [(BorrowedFd<'_>, Replace); 3] =
         [(stdin.as_fd(), dup2_stdin), (stdout.as_fd(), dup2_stdout), (stderr.as_fd(), dup2_stderr)];
     for (fd, replace) in stdio {
         if is_null(fd)?

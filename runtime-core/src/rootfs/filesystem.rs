@@ -12,7 +12,7 @@ use rustix::mount::{
 use super::error::{Error, step};
 use super::mount::check_proc;
 use super::tree::{DIRECTORY, Tree, attach};
-use super::{Entry, copy_up};
+use super::{Entry, copy_up, legacy};
 
 pub(super) fn mount(tree: &Tree, entry: &Entry, name: &str, source: &str) -> Result<OwnedFd, Error> {
     let target = entry.target.as_path();
@@ -33,9 +33,14 @@ pub(super) fn mount(tree: &Tree, entry: &Entry, name: &str, source: &str) -> Res
         // The filesystem too, not the mount alone: a disk must not be written to, not even its journal.
         data.push(("ro".to_owned(), None));
     }
-    let mount = new_mount(name, source, &data, attrs.for_new_mount(), target)?;
+    let mount = match legacy::is_needed(source, &data) {
+        true => legacy::new_mount(name, source, &data, attrs, (target, &fd))?,
+        false => new_mount(name, source, &data, attrs.for_new_mount(), target)?,
+    };
     if entry.options.copy_up && name == "tmpfs" {
-        copy_up::copy(&fd, &mount).map_err(step("copy up", target))?;
+        // An owner in the options is meant for the whole of it.
+        let owned = entry.options.has_data("uid") || entry.options.has_data("gid");
+        copy_up::copy_all(&fd, &mount, !owned).map_err(step("copy up", target))?;
     }
     attach(&mount, &fd).map_err(|err| failed(name, target, String::new(), err))?;
     Ok(mount)
@@ -64,6 +69,8 @@ pub(super) fn new_mount(
 pub(super) fn configure(context: &OwnedFd, data: &[(String, Option<String>)]) -> Result<(), Errno> {
     for (key, value) in data {
         match value {
+            // The kernel would say EINVAL; a remount has no other way.
+            Some(value) if value.len() >= legacy::LONGEST_VALUE => return Err(Errno::TOOBIG),
             Some(value) => fsconfig_set_string(context, key.as_str(), unquote(value))?,
             None => fsconfig_set_flag(context, key.as_str())?,
         }
@@ -89,7 +96,7 @@ fn kernel_message(context: &OwnedFd) -> String {
     }
 }
 
-fn failed(fs: &str, target: &Path, message: String, err: Errno) -> Error {
+pub(super) fn failed(fs: &str, target: &Path, message: String, err: Errno) -> Error {
     Error::Mount { fs: fs.to_owned(), target: target.to_owned(), message, err }
 }
 

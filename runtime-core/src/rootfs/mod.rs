@@ -15,6 +15,7 @@ mod copy_up;
 mod devices;
 mod error;
 mod filesystem;
+mod legacy;
 mod mount;
 mod options;
 mod pivot;

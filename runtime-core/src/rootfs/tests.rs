@@ -288,6 +288,16 @@ fn tmpcopyup_keeps_what_the_image_had() {
         std::os::unix::fs::chown(format!("{ROOT}/var/sub/file"), Some(7), Some(8)).unwrap();
         fs::set_permissions(format!("{ROOT}/var/sub/file"), fs::Permissions::from_mode(0o4750)).unwrap();
         symlink("sub/file", format!("{ROOT}/var/link")).unwrap();
+        std::os::unix::fs::chown(format!("{ROOT}/var"), Some(9), Some(9)).unwrap();
+        // cap_net_bind_service+ep, version 2 (linux/capability.h).
+        let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let file = format!("{ROOT}/var/sub/file");
+        rustix::fs::setxattr(&file, "security.capability", &capability, rustix::fs::XattrFlags::empty()).unwrap();
+        let long_ago =
+            fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_nanos(77_000_000_003));
+        for path in ["var/sub/file", "var/sub", "var"] {
+            fs::File::open(format!("{ROOT}/{path}")).unwrap().set_times(long_ago).unwrap();
+        }
         let mut spec = default_spec();
         add_mount(
             &mut spec,
@@ -297,7 +307,46 @@ fn tmpcopyup_keeps_what_the_image_had() {
         assert_eq!(fs::read_to_string(format!("{ROOT}/var/link")).unwrap(), "text");
         let stat = fs::metadata(format!("{ROOT}/var/sub/file")).unwrap();
         assert_eq!((stat.mode() & 0o7777, stat.uid(), stat.gid()), (0o4750, 7, 8));
+        for path in ["var/sub/file", "var/sub", "var"] {
+            let stat = fs::metadata(format!("{ROOT}/{path}")).unwrap();
+            assert_eq!((stat.mtime(), stat.mtime_nsec()), (77, 3), "{path}");
+        }
+        let mut value = [0; 20];
+        assert_eq!(rustix::fs::getxattr(&file, "security.capability", &mut value[..]), Ok(20));
+        assert_eq!(value, capability);
+        let stat_var = fs::metadata(format!("{ROOT}/var")).unwrap();
+        assert_eq!((stat_var.uid(), stat_var.gid()), (9, 9));
         assert_ne!(stat.dev(), fs::metadata(ROOT).unwrap().dev());
+    });
+}
+
+#[test]
+fn options_longer_than_fsconfig_takes_are_mounted() {
+    in_namespaces("options_longer_than_fsconfig_takes_are_mounted", || {
+        let layer = |i: usize| format!("{BUNDLE}/a-layer-with-a-name-of-some-length-{i}");
+        for i in 0..20 {
+            fs::create_dir(layer(i)).unwrap();
+            fs::write(format!("{}/{i}", layer(i)), "").unwrap();
+        }
+        let overlay = |layers: Vec<String>| {
+            let mut spec = default_spec();
+            let options = [format!("lowerdir={}", layers.join(":")), "ro".to_owned(), "nosuid".to_owned()];
+            add_mount(
+                &mut spec,
+                json!({ "destination": "/o", "type": "overlay", "source": "overlay", "options": options }),
+            );
+            spec
+        };
+        let spec = overlay((0..20).map(layer).collect());
+        plan_of(&spec).unwrap().mount().unwrap();
+        assert_eq!(fs::read_dir(format!("{ROOT}/o")).unwrap().count(), 20);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let on: Vec<_> = mounts.lines().filter(|line| line.contains("/rootfs/o ")).collect();
+        assert_eq!(on.len(), 1, "the scratch has gone: {on:?}");
+        assert!(on[0].contains(" ro,nosuid,"), "{on:?}");
+        let error = plan_of(&overlay((0..200).map(layer).collect())).unwrap().mount().unwrap_err();
+        assert!(error.to_string().contains("and the kernel takes 4095"), "{error}");
+        assert_eq!(error.kind(), crate::ErrorKind::InvalidArgument);
     });
 }
 
