@@ -1,7 +1,7 @@
 # The node's PID 1, still on the host's files: lays out the node's file system, pivots into it, becomes tini.
-# In: ROOT (the shared root tree), WORK (an empty directory of the host), NAME, CGROUPS (v2, or v1 hierarchies as
-# "options=directory" words). Says "pid N" (the host's number) and "ready" on standard output, and then waits for a line on
-# standard input.
+# In: ROOT (the lower layers: rtc's binaries, the shared root tree), WORK (an empty directory of the host), NAME, CGROUPS
+# (v2, or v1 hierarchies as "options=directory" words). Says "pid N" (the host's number) and "ready" on standard output, and
+# then waits for a line on standard input.
 set -eu
 
 # The host's /proc is still mounted here, and it knows this process by the host's number.

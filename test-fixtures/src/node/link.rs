@@ -21,7 +21,7 @@ impl Node {
     /// Joins any number of nodes by a bridge; each has `device` with its address then. The bridge is a node too, without
     /// containerd: it lasts as long as what is returned. Dropping it cuts all its wires.
     pub fn bridge(device: &str, members: &[(&Self, &str)]) -> Result<Self> {
-        let switch = Self::boot(Tree::default(), Cgroups::supported().first().copied().unwrap_or(Cgroups::V2))?;
+        let switch = Self::boot(Tree::default(), Cgroups::supported().first().copied().unwrap_or(Cgroups::V2), false)?;
         switch.sh("ip link add br0 type bridge; ip link set br0 up")?;
         for (number, (node, address)) in members.iter().enumerate() {
             let port = format!("port{number}");

@@ -39,6 +39,9 @@ pub use self::exec::{DEADLINE, Output, Running, Terminal};
 pub use self::leaks::Snapshot;
 use crate::{Error, Image, Result, Tree, artifact};
 
+/// In a node's directory: what lies above the root tree.
+const LAYER: &str = "layer";
+
 /// What a node is to be. The default: Debian 13 with containerd 1.7, this host's first cgroup layout, rtc installed.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -82,10 +85,7 @@ impl Node {
     /// # Errors
     /// With the node's own log when a part of it fails; nothing is left then.
     pub fn start(config: NodeConfig) -> Result<Self> {
-        let node = Self::boot(config.tree, config.cgroups)?;
-        if config.rtc {
-            node.install_rtc()?;
-        }
+        let node = Self::boot(config.tree, config.cgroups, config.rtc)?;
         if config.containerd {
             node.write_containerd_config()?;
             node.start_containerd()?;
@@ -97,7 +97,7 @@ impl Node {
     }
 
     /// The node's namespaces, file system and PID 1, and nothing more.
-    fn boot(tree: Tree, layout: Cgroups) -> Result<Self> {
+    fn boot(tree: Tree, layout: Cgroups, rtc: bool) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         if !Cgroups::supported().contains(&layout) {
             let why = "no such hierarchy is mounted".to_owned();
@@ -109,6 +109,7 @@ impl Node {
         let directory = std::env::temp_dir().join(format!("rtc-{name}"));
         let mount_point = directory.join("mnt");
         fs::create_dir_all(&mount_point).map_err(Error::path("create", &mount_point))?;
+        lay_binaries(&directory.join(LAYER), rtc)?;
         let cgroups = NodeCgroups::create(number)?;
 
         let mut child = match spawn_init(&root, &directory, &name, &cgroups, layout) {
@@ -165,14 +166,6 @@ impl Node {
         self.pid
     }
 
-    fn install_rtc(&self) -> Result<()> {
-        self.copy_in(&artifact::find(artifact::SHIM)?, &format!("/usr/local/bin/{}", artifact::SHIM))?;
-        match artifact::find(artifact::CLI) {
-            Ok(path) => self.copy_in(&path, "/usr/local/bin/rtc"),
-            Err(_) => Ok(()),
-        }
-    }
-
     /// One of the files that are written on the host while the node lives.
     fn log(&self, name: &str) -> String {
         fs::read_to_string(self.directory.join(name)).unwrap_or_default()
@@ -209,6 +202,29 @@ impl Drop for Node {
     }
 }
 
+/// Makes the layer above the root tree: rtc's binaries, hard-linked, so that the nodes run them from the host's disk and
+/// share their pages as the processes of one host do.
+fn lay_binaries(layer: &Path, rtc: bool) -> Result<()> {
+    let directory = layer.join("usr/local/bin");
+    fs::create_dir_all(&directory).map_err(Error::path("create", &directory))?;
+    if !rtc {
+        return Ok(());
+    }
+    // The command line is not in every build.
+    let binaries = [
+        Some((artifact::SHIM, artifact::find(artifact::SHIM)?)),
+        artifact::find(artifact::CLI).ok().map(|path| (artifact::CLI, path)),
+    ];
+    for (name, path) in binaries.into_iter().flatten() {
+        let link = directory.join(name);
+        // Another file system than the build's has to have a copy.
+        if fs::hard_link(&path, &link).is_err() {
+            fs::copy(&path, &link).map_err(Error::path("copy", &path))?;
+        }
+    }
+    Ok(())
+}
+
 fn spawn_init(root: &Path, directory: &Path, name: &str, cgroups: &NodeCgroups, layout: Cgroups) -> Result<Child> {
     let directories: Vec<String> = cgroups.directories().map(|d| d.display().to_string()).collect();
     let layout = match layout {
@@ -220,7 +236,8 @@ fn spawn_init(root: &Path, directory: &Path, name: &str, cgroups: &NodeCgroups, 
     let mut command = Command::new("setsid");
     command
         .args(["sh", "-c", include_str!("enter.sh"), "sh", &directories.join(" ")])
-        .args([root, &directory.join("mnt")])
+        .arg(format!("{}:{}", directory.join(LAYER).display(), root.display()))
+        .arg(directory.join("mnt"))
         .args([name, &layout, include_str!("init.sh")])
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
