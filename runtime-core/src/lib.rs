@@ -13,6 +13,7 @@ pub mod exe;
 pub mod hooks;
 pub mod id;
 pub mod init;
+pub mod memory;
 mod rootfs;
 mod seccomp;
 pub mod spec;

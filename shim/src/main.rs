@@ -12,6 +12,7 @@ mod bootstrap;
 mod delete;
 mod error;
 mod events;
+mod idle;
 mod info;
 mod io;
 mod journal;

@@ -32,6 +32,7 @@ impl Reaped {
         loop {
             let mut ready = self.exited.readable().await?;
             if let Some(exit) = self.child.try_reap()? {
+                crate::idle::active();
                 return Ok(exit);
             }
             ready.clear_ready();

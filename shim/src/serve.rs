@@ -17,7 +17,7 @@ use crate::publisher::Publisher;
 use crate::sandbox::Sandbox;
 use crate::service::Service;
 use crate::task::Context;
-use crate::{log, reaper, socket};
+use crate::{idle, log, reaper, socket};
 
 const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 const OOM_SCORE_ADJ_MAX: i32 = 1000;
@@ -113,6 +113,8 @@ async fn answer(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
     server.start().await.map_err(Error::Ttrpc)?;
     tracing::debug!(id = flags.id, pid = std::process::id(), "serving");
     prepare_init();
+    tokio::spawn(idle::release_memory_when_quiet());
+    idle::active();
 
     sandbox.ended().await;
     // First the name, then the socket: between the two a new shim of the group can already come.

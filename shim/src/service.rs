@@ -27,7 +27,7 @@ use crate::process::StdioPaths;
 use crate::process::state::State;
 use crate::sandbox::Sandbox;
 use crate::task::{Create, ProcessRef, Task, checkpoint_options};
-use crate::{metrics, options};
+use crate::{idle, metrics, options};
 
 const TASK_V2: &str = "containerd.task.v2.Task";
 const TASK_V3: &str = "containerd.task.v3.Task";
@@ -68,6 +68,7 @@ async fn whole<T: Send + 'static>(
         if let Err(err) = &result {
             tracing::debug!("{}", crate::error::chain(err));
         }
+        idle::active();
         result
     };
     tokio::spawn(logged.instrument(span)).await?
@@ -248,6 +249,7 @@ impl TaskService for Service {
     async fn stats(&self, _: &TtrpcContext, request: api::StatsRequest) -> ttrpc::Result<api::StatsResponse> {
         let stats = self.task(&request.id)?.stats().await?;
         let stats = metrics::encode(stats).map_err(Error::Encode)?;
+        idle::active();
         Ok(api::StatsResponse { stats: Some(stats).into(), ..api::StatsResponse::default() })
     }
 
