@@ -182,6 +182,7 @@ impl Error {
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
             Self::WrongStatus { .. } => ErrorKind::FailedPrecondition,
             Self::Unsupported { .. } => ErrorKind::Unimplemented,
+            Self::Seccomp { err: SeccompError(crate::seccomp::Error::Unsupported(_)), .. } => ErrorKind::Unimplemented,
             Self::Namespace { .. } | Self::Seccomp { .. } => ErrorKind::InvalidArgument,
             Self::Rootfs { err, .. } => err.0.kind(),
             Self::Cgroup { err, .. } => err.kind(),

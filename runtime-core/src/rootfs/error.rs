@@ -14,6 +14,8 @@ pub(crate) enum Error {
     NoMountNamespace,
     #[error("mount on {}: {reason}", target.display())]
     InvalidMount { target: PathBuf, reason: &'static str },
+    #[error("mount on {}: {what} are not supported", target.display())]
+    Unsupported { target: PathBuf, what: &'static str },
     #[error("rootfs propagation {0:?} is not one of shared, slave, private, unbindable, with or without a leading r")]
     InvalidPropagation(String),
     #[error("device {}: {reason}", path.display())]
@@ -69,6 +71,7 @@ impl Error {
             | Self::HostileTarget { .. }
             | Self::WrongDevice { .. } => ErrorKind::InvalidArgument,
             Self::Bind { err, .. } | Self::Mount { err, .. } | Self::Step { err, .. } => kind_of(*err),
+            Self::Unsupported { .. } => ErrorKind::Unimplemented,
             Self::OutOfOrder(_) => ErrorKind::Internal,
         }
     }

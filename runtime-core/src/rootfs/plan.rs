@@ -69,7 +69,7 @@ impl Entry {
         let refuse = |reason| Err(Error::InvalidMount { target: target.clone(), reason });
         let options = Options::parse(mount.options().as_deref().unwrap_or_default());
         if options.id_mapped || mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return refuse("id-mapped mounts are not supported");
+            return Err(Error::Unsupported { target, what: "id-mapped mounts" });
         }
         if target == Path::new("/") && !options.remount {
             return refuse("the root itself cannot be mounted over");

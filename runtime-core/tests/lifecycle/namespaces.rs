@@ -93,6 +93,11 @@ fn a_user_namespace_is_joined() {
     let process = json!({"user": {"uid": 0, "gid": 0}, "args": ["sh", "-c", "id -u; cat /proc/self/uid_map"], "env": ["PATH=/bin"], "cwd": "/"});
     let (code, output) = exec(&sandbox, process, false).unwrap_or_else(|err| panic!("{}", chain(&err))).finish();
     assert_eq!((code, output.split_whitespace().collect::<Vec<_>>()), (0, vec!["0", "0", "100000", "65536"]));
+    // With a terminal, which is the user's of the namespace.
+    let process = json!({"user": {"uid": 33, "gid": 33}, "args": ["sh", "-c", "tty; stat -c %u /dev/pts/0; echo hi > /dev/tty"],
+        "env": ["PATH=/bin"], "cwd": "/", "terminal": true});
+    let (code, output) = exec(&sandbox, process, true).unwrap_or_else(|err| panic!("{}", chain(&err))).finish();
+    assert_eq!((code, output.as_str()), (0, "/dev/pts/0\n33\nhi"));
     // Another container joins it by path, with the network namespace that it owns.
     let mut bundle = Bundle::new("id -u; cat /proc/self/uid_map; readlink /proc/self/ns/net");
     user_namespace(&mut bundle);

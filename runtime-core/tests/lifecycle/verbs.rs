@@ -165,6 +165,16 @@ fn what_is_wrong_with_a_spec_has_a_kind() {
             "nosuch",
         ),
         (mount(json!({"destination": "/proc/version", "type": "tmpfs"})), ErrorKind::InvalidArgument, "inside /proc"),
+        (
+            mount(json!({"destination": "/m", "type": "bind", "source": "/tmp", "options": ["bind", "idmap"]})),
+            ErrorKind::Unimplemented,
+            "id-mapped mounts",
+        ),
+        (
+            ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"})),
+            ErrorKind::Unimplemented,
+            "listenerPath",
+        ),
         (("/root/path", json!("no/such")), ErrorKind::InvalidArgument, "no/such"),
         (
             ("/linux/resources", json!({"devices": [{"allow": true, "type": "p", "access": "r"}]})),
