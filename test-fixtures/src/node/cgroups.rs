@@ -81,7 +81,8 @@ impl Hierarchy {
 #[derive(Debug)]
 pub(super) struct NodeCgroups {
     pub(super) hierarchies: Vec<Hierarchy>,
-    name: String,
+    /// Of each of the directories.
+    pub(super) name: String,
 }
 
 impl NodeCgroups {
@@ -92,8 +93,18 @@ impl NodeCgroups {
         let owner = std::process::id();
         let name = format!("{PREFIX}{owner}-{}-{number}", start_time(owner).unwrap_or(0));
         let this = Self { hierarchies, name };
-        for hierarchy in &this.hierarchies {
-            let path = hierarchy.mount_point.join(&this.name);
+        match this.make() {
+            Ok(()) => Ok(this),
+            Err(error) => {
+                this.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn make(&self) -> Result<()> {
+        for hierarchy in &self.hierarchies {
+            let path = hierarchy.mount_point.join(&self.name);
             fs::create_dir(&path).map_err(Error::path("create cgroup", &path))?;
             if hierarchy.option.split(',').any(|o| o == "cpuset") {
                 // A v1 cpuset starts empty, and nothing can run in it then.
@@ -104,7 +115,7 @@ impl NodeCgroups {
                 }
             }
         }
-        Ok(this)
+        Ok(())
     }
 
     pub(super) fn directories(&self) -> impl Iterator<Item = PathBuf> + '_ {
@@ -165,19 +176,21 @@ impl NodeCgroups {
 
 /// Removes the cgroups of nodes whose owner was killed before it could.
 fn sweep(hierarchies: &[Hierarchy]) {
-    for hierarchy in hierarchies {
-        for directory in subdirectories(&hierarchy.mount_point) {
-            let name = directory.file_name().unwrap_or_default().to_string_lossy();
-            let Some(owner) = name.strip_prefix(PREFIX) else { continue };
-            let mut fields = owner.split('-').map(|f| f.parse::<u64>().ok());
-            let (Some(Some(pid)), Some(started)) = (fields.next(), fields.next()) else { continue };
-            let alive = u32::try_from(pid).is_ok_and(|pid| start_time(pid) == started);
-            if !alive {
-                // Busy ones stay for the next sweep.
-                remove_subtree(&directory);
-            }
+    for directory in hierarchies.iter().flat_map(|h| subdirectories(&h.mount_point)) {
+        if is_orphaned(&directory) {
+            // Busy ones stay for the next sweep.
+            remove_subtree(&directory);
         }
     }
+}
+
+/// Whether a directory is named as a node's, and its owner is gone.
+pub(super) fn is_orphaned(directory: &Path) -> bool {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let Some(owner) = name.strip_prefix(PREFIX) else { return false };
+    let mut fields = owner.split('-').map(|field| field.parse::<u64>().ok());
+    let (Some(Some(pid)), Some(started)) = (fields.next(), fields.next()) else { return false };
+    !u32::try_from(pid).is_ok_and(|pid| start_time(pid) == started)
 }
 
 /// The time when a process was started, in clock ticks since boot: with the pid it names a process for good.
@@ -187,7 +200,7 @@ fn start_time(pid: u32) -> Option<u64> {
     stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
 }
 
-fn subdirectories(path: &Path) -> Vec<PathBuf> {
+pub(super) fn subdirectories(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     let directories = entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
     directories.map(|e| e.path()).collect()
@@ -217,6 +230,17 @@ mod tests {
         assert_eq!(Hierarchy::parse(named).unwrap().word(), "name=systemd=systemd");
         assert_eq!(Hierarchy::parse(v2).unwrap().word(), "cgroup2=unified");
         assert!(Hierarchy::parse("38 30 0:33 / /proc rw - proc proc rw").is_none());
+    }
+
+    #[test]
+    fn a_node_is_orphaned_with_its_owner() {
+        let own = std::process::id();
+        let started = start_time(own).unwrap();
+        assert!(!is_orphaned(Path::new(&format!("/x/{PREFIX}{own}-{started}-1"))));
+        // The number is another process's by now.
+        assert!(is_orphaned(Path::new(&format!("/x/{PREFIX}{own}-{}-1", started + 1))));
+        assert!(!is_orphaned(Path::new("/x/system.slice")));
+        assert!(!is_orphaned(Path::new(&format!("/x/{PREFIX}of-somebody-else"))));
     }
 
     #[test]

@@ -106,16 +106,17 @@ impl Node {
         let root = tree.ensure(eprint_progress)?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("node{}-{number}", std::process::id());
-        let directory = std::env::temp_dir().join(format!("rtc-{name}"));
-        let mount_point = directory.join("mnt");
-        fs::create_dir_all(&mount_point).map_err(Error::path("create", &mount_point))?;
-        lay_binaries(&directory.join(LAYER), rtc)?;
         let cgroups = NodeCgroups::create(number)?;
-
-        let mut child = match spawn_init(&root, &directory, &name, &cgroups, layout) {
+        let directory = std::env::temp_dir().join(&cgroups.name);
+        let spawned = make_directory(&directory)
+            .and_then(|()| lay_binaries(&directory.join(LAYER), rtc))
+            .and_then(|()| spawn_init(&root, &directory, &name, &cgroups, layout));
+        let mut child = match spawned {
             Ok(child) => child,
             Err(error) => {
                 cgroups.remove();
+                // It may not be there.
+                fs::remove_dir_all(&directory).ok();
                 return Err(error);
             }
         };
@@ -223,6 +224,16 @@ fn lay_binaries(layer: &Path, rtc: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes a node's directory on the host, and removes those of dead owners. Only logs and links are left in them: what was
+/// mounted went with the nodes.
+fn make_directory(path: &Path) -> Result<()> {
+    for orphan in cgroups::subdirectories(&std::env::temp_dir()).iter().filter(|path| cgroups::is_orphaned(path)) {
+        // Another process may be at it too.
+        fs::remove_dir_all(orphan).ok();
+    }
+    fs::create_dir_all(path.join("mnt")).map_err(Error::path("create", path))
 }
 
 fn spawn_init(root: &Path, directory: &Path, name: &str, cgroups: &NodeCgroups, layout: Cgroups) -> Result<Child> {
