@@ -56,7 +56,7 @@ enum MainError {
         namespace: String,
         id: String,
         #[source]
-        err: delete::Error,
+        err: Box<delete::Error>,
     },
     #[error("describe the runtime")]
     Info(#[source] std::io::Error),
@@ -102,7 +102,7 @@ fn run() -> Result<(), MainError> {
     let (namespace, id) = (flags.namespace.clone(), flags.id.clone());
     match flags.action.as_str() {
         "start" => bootstrap::start(&flags).map_err(|err| MainError::Start { namespace, id, err }),
-        "delete" => delete::run(&flags).map_err(|err| MainError::Delete { namespace, id, err }),
+        "delete" => delete::run(&flags).map_err(|err| MainError::Delete { namespace, id, err: Box::new(err) }),
         "" => serve::run(&flags).map_err(|err| MainError::Serve { namespace, id, err }),
         other => Err(MainError::UnknownAction(other.to_owned())),
     }
