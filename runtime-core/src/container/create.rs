@@ -146,7 +146,7 @@ fn plan(options: &CreateOptions, namespaces: &Namespaces, cgroup: &Cgroup) -> Re
         cgroup: &cgroup.view(),
         no_pivot_root: options.no_pivot_root,
         user_namespace: namespaces.user(),
-        network_namespace: namespaces.makes(libc::CLONE_NEWNET),
+        network_namespace: namespaces.network(),
     };
     Plan::new(&options.spec, &plan).map_err(|err| Error::Rootfs { id: options.id.clone(), err: RootfsError(err) })
 }

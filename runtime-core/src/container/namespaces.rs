@@ -111,6 +111,13 @@ impl Namespaces {
         self.new & flag as u64 != 0
     }
 
+    /// The container's network is not the caller's: made for it, or a pod's, which it joins by a path.
+    pub(super) fn network(&self) -> bool {
+        let host = |fd: &OwnedFd| same(fd.as_fd(), "/proc/self/ns/net");
+        let joined = |(fd, flag): &(OwnedFd, c_int)| *flag == CLONE_NEWNET && !host(fd);
+        self.makes(CLONE_NEWNET) || self.joins.iter().any(joined)
+    }
+
     /// The container's processes are in a user namespace that is not the caller's.
     pub(super) fn user(&self) -> bool {
         self.makes(CLONE_NEWUSER) || self.joins_user()
@@ -209,6 +216,14 @@ mod tests {
         open(Path::new("/proc/self/ns/net"), CLONE_NEWNET).unwrap();
         assert_eq!(open(Path::new("/proc/self/ns/net"), CLONE_NEWUTS).unwrap_err(), Errno::INVAL);
         assert_eq!(open(Path::new("/dev/null"), CLONE_NEWNET).unwrap_err(), Errno::INVAL);
+    }
+
+    #[test]
+    fn the_hosts_network_by_its_path_is_the_hosts() {
+        let own = open(Path::new("/proc/self/ns/net"), CLONE_NEWNET).unwrap();
+        let joined = Namespaces { joins: vec![(own, CLONE_NEWNET)], ..Namespaces::default() };
+        assert!(!joined.network());
+        assert!(Namespaces { new: CLONE_NEWNET as u64, ..Namespaces::default() }.network());
     }
 
     #[test]

@@ -100,6 +100,7 @@ pub(crate) struct PlanOptions<'a> {
     pub(crate) no_pivot_root: bool,
     /// Device nodes cannot be made in a user namespace: bind them.
     pub(crate) user_namespace: bool,
+    /// Not the caller's: sysctls of the network are the container's, or its pod's.
     pub(crate) network_namespace: bool,
 }
 
