@@ -19,6 +19,8 @@ const BUILD: &[Need] = &[
 ];
 
 const NODES: &[Need] = &[
+    // The root file system of containers that are tested without containerd.
+    Need { package: "busybox-static", present: || Path::new("/bin/busybox").exists() },
     Need { package: "debootstrap", present: || Path::new("/usr/sbin/debootstrap").exists() },
     // The key of Debian 13 came to Debian 12 with an update of this package.
     Need {
