@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::process::{self, cargo, say, succeeds};
 use crate::{build, host};
 
-/// Integration tests of these packages run in nodes; `.config/nextest.toml` has the same expression.
-const END_TO_END: &str = "kind(test) & (package(containerd-shim-rtc-v2) | package(test-fixtures))";
+/// What runs in nodes, or beside real cgroups; `.config/nextest.toml` has the same packages and binaries.
+const END_TO_END: &str = "package(test-fixtures) & kind(test) | binary(checkpoint) | binary(lifecycle)";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
