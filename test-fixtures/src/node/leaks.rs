@@ -97,10 +97,10 @@ fn add_files(root: &Path, directory: &Path, all: &mut BTreeSet<String>) {
     }
 }
 
-/// What CRIU and containerd leave, whatever the runtime: CRIU's cache of the kernel's features, and the directory that
-/// containerd unpacks the checkpoint of a restored container into.
+/// What is kept, whatever the test: rtc's cache of compiled seccomp filters, CRIU's of the kernel's features, and the
+/// directory that containerd unpacks the checkpoint of a restored container into.
 fn is_not_ours(path: &str) -> bool {
-    path == "/run/criu.kdat" || path.starts_with("/tmp/ctrd-checkpoint")
+    path == "/run/criu.kdat" || path.contains("/@seccomp") || path.starts_with("/tmp/ctrd-checkpoint")
 }
 
 /// `…/io.containerd.runtime.v2.task/NAMESPACE`, which containerd makes with a namespace's first container and keeps.

@@ -38,6 +38,11 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// The host's v1 hierarchies have the controllers that cgroup2 would offer.
+    pub(crate) fn lacks_controllers(self) -> bool {
+        self.cgroups == Cgroups::V2 && Cgroups::supported().contains(&Cgroups::Hybrid)
+    }
+
     fn skip_reason(self) -> Option<&'static str> {
         if let Some(why) = test_fixtures::skip_reason() {
             return Some(why);
@@ -45,8 +50,7 @@ impl Lane {
         if !Cgroups::supported().contains(&self.cgroups) {
             return Some("this host has no such cgroup hierarchies");
         }
-        let no_controllers = self.cgroups == Cgroups::V2 && Cgroups::supported().contains(&Cgroups::Hybrid);
-        (self.runtime == Runtime::Runc && no_controllers)
+        (self.runtime == Runtime::Runc && self.lacks_controllers())
             .then_some("runc cannot set the default spec's cpu.weight where cgroup2 has no controllers")
     }
 }
@@ -64,11 +68,18 @@ pub(crate) const LONG: Duration = Duration::from_secs(30);
 /// Runs the checks one after the other in one node, and looks for leaks after each.
 #[track_caller]
 pub(crate) fn check(lane: Lane, checks: &[Check]) {
+    check_after(lane, |_| (), checks);
+}
+
+/// As [`check`], in a node that `prepare` has made ready: what that leaves is no leak.
+#[track_caller]
+pub(crate) fn check_after(lane: Lane, prepare: fn(&Host), checks: &[Check]) {
     if let Some(why) = lane.skip_reason() {
         eprintln!("skipped: {why}");
         return;
     }
     let host = Host::start(lane);
+    prepare(&host);
     let mut failed = Vec::new();
     for (name, check) in checks {
         let before = host.node.snapshot();

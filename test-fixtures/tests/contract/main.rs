@@ -7,12 +7,15 @@
 
 #![expect(clippy::print_stderr, reason = "why a test is skipped, and which check a failure belongs to")]
 
+mod client;
 mod exec;
 mod host;
 mod killed;
 mod limits;
 mod many;
+mod pod;
 mod refused;
+mod restart;
 mod run;
 mod stdio;
 mod stop;
@@ -71,6 +74,29 @@ macro_rules! lane {
             #[test]
             fn many_at_once() {
                 host::check(LANE, many::CHECKS);
+            }
+
+            #[test]
+            fn pod() {
+                if LANE.lacks_controllers() {
+                    eprintln!("skipped: CRI limits every sandbox's CPU, and cgroup2 has no controllers here");
+                    return;
+                }
+                host::check_after(LANE, super::pod::prepare, super::pod::CHECKS);
+            }
+
+            #[test]
+            fn containerd_goes_away() {
+                host::check(LANE, restart::CHECKS);
+            }
+
+            #[test]
+            fn client_goes_away() {
+                if LANE.runtime == Runtime::Runc {
+                    eprintln!("skipped: the Go shim gives up what it was doing with its client");
+                    return;
+                }
+                host::check(LANE, client::CHECKS);
             }
         }
     };
