@@ -1,8 +1,8 @@
 //! A client that goes away in the middle of a call: the operation ends whole or is taken back whole, and the next call
 //! sees which.
 //!
-//! Against our shim alone, by its socket, with a deadline that passes while a hook or CRIU holds the call up: ctr knows no
-//! deadline, and a moment that is hit by chance is no test.
+//! Against our shim alone, by its socket: with a deadline that passes while a hook or CRIU holds the call up. What becomes
+//! of a shim whose containerd gave it up while it was starting, because ctr was killed, is not tested here.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
