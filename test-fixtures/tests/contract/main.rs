@@ -7,6 +7,8 @@
 
 #![expect(clippy::print_stderr, reason = "why a test is skipped, and which check a failure belongs to")]
 
+mod by_socket;
+mod checkpoint;
 mod client;
 mod exec;
 mod host;
@@ -69,6 +71,11 @@ macro_rules! lane {
             #[test]
             fn killed_shim() {
                 host::check(LANE, killed::CHECKS);
+            }
+
+            #[test]
+            fn checkpoint_and_restore() {
+                host::check_after(LANE, super::checkpoint::prepare, super::checkpoint::CHECKS);
             }
 
             #[test]

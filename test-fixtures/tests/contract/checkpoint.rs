@@ -1,0 +1,135 @@
+//! Checkpoint and restore: as `ctr` does them, through containerd's content store, and from a copied directory.
+
+use containerd_shim_protos::api::Status;
+use test_fixtures::{Image, Node, NodeConfig};
+
+use crate::by_socket::{BUNDLE, IMAGES, Shim, is};
+use crate::host::{Check, Host, LONG, Runtime};
+
+pub(crate) const CHECKS: &[Check] = &[
+    ("a checkpoint lets the container run on", runs_on),
+    ("a restored counter goes on where it was, and all verbs work on it", restored),
+    ("images that were copied to another node go on there", in_another_node),
+];
+
+const CHECKPOINT: &str = "rtc.test/checkpoint:1";
+
+/// The image of the counter; and where there is no iptables, runc's CRIU is told of nftables.
+pub(crate) fn prepare(host: &Host) {
+    host.node.import("default", &Image::Workload).unwrap();
+    host.node
+        .sh("mkdir -p /etc/criu; command -v iptables-restore || echo network-lock nftables >/etc/criu/runc.conf")
+        .unwrap();
+}
+
+/// Which process counts, and how far it is.
+fn count(node: &Node, id: &str) -> (u64, u64) {
+    let line = node.run(["ctr", "task", "exec", "--exec-id", "count", id, "cat", "/count"]).unwrap();
+    let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+fn start_counter(host: &Host) {
+    let runtime = host.lane.runtime.name();
+    let counter = ["/bin/workload", "counter", "--file", "/count", "--interval-ms", "5"];
+    host.ctr_ok(&[&["run", "-d", "--runtime", runtime, Image::Workload.name(), "c1"][..], &counter].concat());
+    let running = || host.ctr(&["task", "exec", "--exec-id", "look", "c1", "test", "-s", "/count"]).code() == 0;
+    host.wait("it counts", running);
+}
+
+/// Into an image of containerd's, with the writable layer.
+#[track_caller]
+fn checkpoint(host: &Host) {
+    let output = host
+        .node
+        .exec_within(LONG, ["ctr", "container", "checkpoint", "--rw", "--image", "--task", "c1", CHECKPOINT])
+        .unwrap();
+    assert_eq!(output.code(), 0, "{}\n{}", output.error_text(), host.node.containerd_log());
+}
+
+#[track_caller]
+fn restore(node: &Node, id: &str) {
+    let output = node.exec_within(LONG, ["ctr", "container", "restore", "--rw", "--live", id, CHECKPOINT]).unwrap();
+    assert_eq!(output.code(), 0, "{}\n{}", output.error_text(), node.containerd_log());
+}
+
+fn forget_checkpoint(node: &Node) {
+    node.run(["ctr", "image", "rm", "--sync", CHECKPOINT]).unwrap();
+}
+
+/// The same process, and no count is lost or doubled: it is past what was seen before, by no more than has passed.
+#[track_caller]
+fn assert_goes_on(node: &Node, id: &str, (start, before): (u64, u64)) {
+    let (restored, first) = count(node, id);
+    assert_eq!(restored, start, "another process counts");
+    assert!(first >= before, "{first} after {before}");
+    assert!(first < before + 10_000, "{first} after {before}");
+    let (_, second) = count(node, id);
+    assert!(second > first, "it stands still at {first}");
+}
+
+fn runs_on(host: &Host) {
+    start_counter(host);
+    let before = count(&host.node, "c1");
+    checkpoint(host);
+    assert_eq!(host.status("c1").as_deref(), Some("RUNNING"));
+    assert_goes_on(&host.node, "c1", before);
+    forget_checkpoint(&host.node);
+    host.kill_and_remove("c1");
+}
+
+fn restored(host: &Host) {
+    start_counter(host);
+    let before = count(&host.node, "c1");
+    checkpoint(host);
+    host.kill_and_remove("c1");
+
+    restore(&host.node, "again");
+    assert_goes_on(&host.node, "again", before);
+    let processes = host.ctr_ok(&["task", "ps", "again"]);
+    assert!(processes.lines().any(|line| line.starts_with(&host.pid("again").to_string())), "{processes}");
+    host.ctr_ok(&["task", "metrics", "again"]);
+    host.ctr_ok(&["task", "pause", "again"]);
+    assert_eq!(host.status("again").as_deref(), Some("PAUSED"));
+    host.ctr_ok(&["task", "resume", "again"]);
+    host.ctr_ok(&["task", "kill", "-s", "KILL", "again"]);
+    host.wait_for_status("again", "STOPPED");
+    // ctr's own exit code does not tell.
+    let deleted = host.ctr(&["task", "delete", "again"]).error_text();
+    assert!(deleted.contains("exit code 137"), "{deleted}");
+    host.ctr_ok(&["container", "delete", "again"]);
+    forget_checkpoint(&host.node);
+}
+
+fn in_another_node(host: &Host) {
+    if host.lane.runtime == Runtime::Runc {
+        eprintln!("skipped: not every Go shim serves version 3 of the Task service");
+        return;
+    }
+    let config = NodeConfig { tree: host.lane.tree, cgroups: host.lane.cgroups, ..NodeConfig::default() };
+    let other = Host { node: Node::start(config).unwrap(), lane: host.lane };
+    let script = "n=0; while :; do n=$((n+1)); echo $n >/count; usleep 1000; done";
+    let counted = |host: &Host| host.node.read_text(&format!("{BUNDLE}/rootfs/count")).ok()?.parse::<u64>().ok();
+
+    let shim = Shim::start(host, script, None);
+    shim.create(LONG, "").unwrap();
+    shim.start_task(LONG).unwrap();
+    host.wait("it counts", || counted(host).is_some_and(|count| count > 100));
+    host.node.run(["mkdir", "-p", IMAGES]).unwrap();
+    shim.checkpoint(LONG).unwrap();
+    shim.wait("dumped and gone", is(Status::STOPPED));
+    let at = counted(host).unwrap();
+    shim.delete();
+    shim.shut_down();
+
+    // A new bundle there: what it knows of the count it has from the images alone.
+    let shim_there = Shim::start(&other, script, None);
+    host.node.copy_directory_to(IMAGES, &other.node).unwrap();
+    assert_eq!(shim_there.create(LONG, IMAGES).unwrap().pid, 0);
+    shim_there.start_task(LONG).unwrap();
+    other.wait("it counts on", || counted(&other).is_some_and(|count| count > at));
+    assert!(counted(&other).unwrap() < at + 10_000, "it goes on where it was");
+    shim_there.kill();
+    assert_eq!(shim_there.delete().exit_status, 137);
+    shim_there.shut_down();
+}
