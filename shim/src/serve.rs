@@ -24,6 +24,8 @@ const OOM_SCORE_ADJ_MAX: i32 = 1000;
 /// Blocking calls come in bursts; between them the threads are only memory.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(200);
 const THREAD_STACK: usize = 512 * 1024;
+/// Between the start of a shim and its first Create.
+const UNUSED_FOR: Duration = Duration::from_secs(60);
 /// For the last events, when containerd is away while the shim ends.
 const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -115,6 +117,7 @@ async fn answer(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
     prepare_init();
     tokio::spawn(idle::release_memory_when_quiet());
     idle::active();
+    end_if_unused(&sandbox);
 
     sandbox.ended().await;
     // First the name, then the socket: between the two a new shim of the group can already come.
@@ -139,6 +142,16 @@ fn prepare_init() {
     });
 }
 
+/// containerd can give up between `start` and Create, when its own client goes away. It has forgotten the shim then, and
+/// nobody would ever end it.
+fn end_if_unused(sandbox: &Arc<Sandbox>) {
+    let sandbox = sandbox.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(UNUSED_FOR).await;
+        sandbox.shut_down();
+    });
+}
+
 /// A shim without containers ends on SIGTERM and SIGINT; one with containers stays, as they would be lost with it.
 fn end_on_signals(sandbox: &Arc<Sandbox>) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
@@ -153,4 +166,19 @@ fn end_on_signals(sandbox: &Arc<Sandbox>) -> Result<(), Error> {
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shim_that_nobody_uses_ends() {
+        let context = Context { namespace: "test".into(), publisher: Publisher::start("", "test") };
+        let sandbox = Arc::new(Sandbox::new(context));
+        end_if_unused(&sandbox);
+        let before = tokio::time::timeout(UNUSED_FOR - Duration::from_secs(1), sandbox.ended()).await;
+        assert!(before.is_err(), "it ended too early");
+        tokio::time::timeout(Duration::from_secs(2), sandbox.ended()).await.unwrap();
+    }
 }
