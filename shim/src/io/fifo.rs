@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -18,6 +18,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::error::{Error, Stream};
+
+/// A client that opens its fifos does so before or while it calls Create.
+const READER_WITHIN: Duration = Duration::from_millis(500);
 
 /// What was found at the path of an output stream.
 #[derive(Debug)]
@@ -44,6 +47,26 @@ pub(super) fn open_output(stream: Stream, path: &Path) -> Result<Output, Error> 
     }
     fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_APPEND)).map_err(fail)?;
     Ok(Output::File(fd.into()))
+}
+
+/// Waits a moment for the reader of an output fifo. Both sides open it at the same time, and a client (containerd's, when
+/// its process ends) may give up an open that has not got as far, and with it what was written: a process that ends at once
+/// must not be faster than its reader. One that never comes is no error; its bytes wait.
+///
+/// Returns a writer: until [`open_output`] has made the next one, its close would be the reader's end of file.
+pub(super) async fn reader_has_come(path: &Path) -> Option<OwnedFd> {
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let begin = Instant::now();
+    while begin.elapsed() < READER_WITHIN {
+        match open(path, flags, Mode::empty()) {
+            Ok(writer) => return Some(writer),
+            // Nobody has it open for reading (fifo(7)).
+            Err(Errno::ENXIO) => tokio::time::sleep(Duration::from_millis(1)).await,
+            // `open_output` meets it too, and reports it.
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 pub(super) fn open_input(stream: Stream, path: &Path) -> Result<Input, Error> {

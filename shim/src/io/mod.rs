@@ -91,6 +91,12 @@ impl Io {
     /// end.
     pub(crate) async fn open(config: &StdioConfig, id: &str, namespace: &str) -> Result<(Self, Stdio), Error> {
         let targets = Targets::parse(config)?;
+        let mut readers = Vec::new();
+        for target in [&targets.stdout, &targets.stderr] {
+            if let Target::Path(path) = target {
+                readers.push(fifo::reader_has_come(path).await);
+            }
+        }
         let mut io = Self {
             stdin: None,
             outlets: Outlets::default(),
@@ -120,6 +126,7 @@ impl Io {
                 Stdio::Fds { stdin, stdout, stderr }
             }
         };
+        drop(readers);
         Ok((io, stdio))
     }
 
