@@ -30,6 +30,21 @@ pub(crate) fn errno_text(errno: i32) -> String {
     nix::errno::Errno::from_raw(errno).desc().to_lowercase()
 }
 
+/// The errno that an error of any of the crates in use stands for.
+pub(crate) fn errno(err: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let rustix = err.downcast_ref::<Errno>().map(|err| err.raw_os_error());
+    let nix = || err.downcast_ref::<nix::errno::Errno>().map(|err| *err as i32);
+    let io = || err.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    rustix.or_else(nix).or_else(io)
+}
+
+/// An error and its causes in one line, the kernel's in the words of strerror(3).
+pub fn chain(err: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(err), |err| err.source());
+    let words = causes.map(|err| errno(err).map_or_else(|| err.to_string(), errno_text));
+    words.collect::<Vec<_>>().join(": ")
+}
+
 /// An operation on a container failed; what it had begun is rolled back.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -125,7 +140,7 @@ pub enum Error {
         err: CheckpointError,
     },
     /// An operation failed, and so did undoing what it had begun.
-    #[error("cleaning up failed as well ({})", Chain(roll_back))]
+    #[error("cleaning up failed as well ({})", chain(roll_back.as_ref()))]
     RollBack {
         #[source]
         err: Box<Error>,
@@ -158,20 +173,6 @@ pub(crate) enum InitErrorKind {
     Channel(#[from] crate::init::channel::Error),
     #[error("it ended with {code} without a word")]
     Died { code: u32 },
-}
-
-struct Chain<'a>(&'a Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = std::error::Error::source(self.0);
-        while let Some(err) = next {
-            write!(f, ": {err}")?;
-            next = err.source();
-        }
-        Ok(())
-    }
 }
 
 impl Error {

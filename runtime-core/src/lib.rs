@@ -18,6 +18,8 @@ mod rootfs;
 mod seccomp;
 pub mod spec;
 mod sys;
+pub mod time;
 
 pub use error::{Error, ErrorKind, Result};
 pub use id::{ContainerId, Pid, Signal};
+pub use seccomp::libseccomp_version;

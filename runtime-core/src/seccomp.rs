@@ -6,6 +6,7 @@ mod newer;
 
 use std::path::Path;
 
+use libseccomp::ScmpVersion;
 use libseccomp::error::SeccompError;
 use oci_spec::runtime::LinuxSeccomp;
 use rustix::io::Errno;
@@ -62,6 +63,12 @@ pub(crate) fn compile(profile: &LinuxSeccomp, cache: &Path) -> Result<Filter, Er
         tracing::warn!(%error, cache = %cache.display(), "the compiled seccomp filter was not cached");
     }
     Ok(Filter { flags, program })
+}
+
+/// The library that compiles filters, as it names itself: "2.5.4".
+pub fn libseccomp_version() -> String {
+    // Only a library before 2.3 does not tell.
+    ScmpVersion::current().map_or_else(|_| "unknown".to_owned(), |version| version.to_string())
 }
 
 /// Installs the filter in the calling thread, which must be the only one.

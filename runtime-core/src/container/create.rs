@@ -174,6 +174,12 @@ pub(super) fn new_state(
         oci_version: spec.version().clone(),
         id: id.clone(),
         bundle: options.bundle.clone(),
+        // Without the dots of a path like "./rootfs".
+        rootfs: spec
+            .root()
+            .as_ref()
+            .map(|root| options.bundle.join(root.path()).components().collect())
+            .unwrap_or_default(),
         annotations: spec.annotations().clone().unwrap_or_default(),
         created: u64::try_from(created.as_nanos()).unwrap_or(u64::MAX),
         init: None,

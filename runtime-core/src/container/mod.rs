@@ -30,9 +30,11 @@ mod state;
 mod status;
 mod update;
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec, Spec};
 
@@ -179,6 +181,25 @@ impl Container {
     /// The init's pid; the caller's pid namespace. `None` if this container's making was cut off before it had one.
     pub fn pid(&self) -> Option<Pid> {
         self.state.init.map(|init| init.pid)
+    }
+
+    /// Absolute.
+    pub fn bundle(&self) -> &Path {
+        &self.state.bundle
+    }
+
+    /// The root filesystem on the host; absolute.
+    pub fn rootfs(&self) -> &Path {
+        &self.state.rootfs
+    }
+
+    /// Those of the spec.
+    pub fn annotations(&self) -> &HashMap<String, String> {
+        &self.state.annotations
+    }
+
+    pub fn created(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.state.created)
     }
 
     /// Every process of the cgroup's subtree.

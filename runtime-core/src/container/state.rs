@@ -33,6 +33,9 @@ pub(super) struct State {
     pub(super) oci_version: String,
     pub(super) id: ContainerId,
     pub(super) bundle: PathBuf,
+    /// Absolute; on the host.
+    #[serde(default)]
+    pub(super) rootfs: PathBuf,
     #[serde(default)]
     pub(super) annotations: HashMap<String, String>,
     /// Nanoseconds since 1970.

@@ -5,7 +5,7 @@ use std::error::Error;
 use serde::{Deserialize, Serialize};
 
 use super::message::Failure;
-use crate::error::{ErrorKind, errno_text};
+use crate::error::{ErrorKind, errno, errno_text};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
@@ -107,13 +107,6 @@ fn chain<'a>(err: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Er
 fn own_kind(err: &(dyn Error + 'static)) -> Option<ErrorKind> {
     let rootfs = || err.downcast_ref::<crate::rootfs::Error>().map(crate::rootfs::Error::kind);
     err.downcast_ref::<super::schedule::Error>().map(super::schedule::Error::kind).or_else(rootfs)
-}
-
-fn errno(err: &(dyn Error + 'static)) -> Option<i32> {
-    let rustix = err.downcast_ref::<rustix::io::Errno>().map(|err| err.raw_os_error());
-    let nix = || err.downcast_ref::<nix::errno::Errno>().map(|err| *err as i32);
-    let io = || err.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-    rustix.or_else(nix).or_else(io)
 }
 
 #[cfg(test)]

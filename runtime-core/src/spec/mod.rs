@@ -12,6 +12,9 @@ pub(crate) use check::{check, check_process, given_path};
 use crate::Result;
 use crate::error::ErrorKind;
 
+/// The version of the runtime specification that this crate is written to.
+pub const VERSION: &str = "1.3.0";
+
 /// What is wrong with a spec.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
