@@ -1,0 +1,74 @@
+//! The command line: what is common to all commands. The options of each command are in its own file.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// The layout of runc's help, whose first lines are looked at by scripts.
+macro_rules! help_template {
+    () => {
+        "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\n{all-args}"
+    };
+}
+pub(crate) use help_template;
+
+/// Open Container Initiative runtime
+///
+/// Runs containers from OCI bundles: a bundle is a directory with a root filesystem and a file "config.json" that says
+/// how to run it. `rtc spec` writes such a file.
+#[derive(Debug, Parser)]
+#[command(name = "rtc", disable_version_flag = true, help_template = help_template!())]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+
+    /// Print the version
+    #[arg(short = 'v', long)]
+    pub(crate) version: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Log debug messages as well
+    #[arg(long)]
+    pub(crate) debug: bool,
+
+    /// Write the log to FILE instead of stderr; errors go to both
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+
+    /// The log's format: "text" or "json"
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: String,
+
+    /// Where the state of containers is kept; it should be on a tmpfs [default: /run/rtc, or rtc below $XDG_RUNTIME_DIR
+    /// for users other than root]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+
+    #[arg(long, hide = true)]
+    pub(crate) criu: Option<String>,
+
+    /// Let systemd make the cgroups; `cgroupsPath` then has the form "slice:prefix:name"
+    #[arg(long)]
+    pub(crate) systemd_cgroup: bool,
+
+    /// Go on without cgroups that may not be written to: "true", "false" or "auto"
+    #[arg(long, value_name = "BOOL", default_value = "auto")]
+    pub(crate) rootless: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Delete(crate::delete::Delete),
+    Kill(crate::kill::Kill),
+    List(crate::list::List),
+    Pause(crate::pause::Pause),
+    Ps(crate::ps::Ps),
+    Resume(crate::resume::Resume),
+    Spec(crate::spec::Spec),
+    State(crate::state::State),
+}

@@ -1,0 +1,62 @@
+//! `rtc`: the OCI runtime as a command line, with runc's commands, options, output formats and exit codes.
+//!
+//! ```text
+//! args -> Context (the state root, the cgroup driver) -> one file per command -> runtime_core::container
+//! rtc  --clone-> init (this binary again, sealed; runtime_core::init)
+//! ```
+//!
+//! Errors go to stderr, and with `--log` to the log as well, which is where callers such as containerd look for them.
+
+mod args;
+mod context;
+mod delete;
+mod error;
+mod kill;
+mod list;
+mod log;
+mod output;
+mod pause;
+mod ps;
+mod resume;
+mod spec;
+mod state;
+mod usage;
+mod version;
+
+use std::process::ExitCode;
+
+use args::{Args, Command};
+use context::Context;
+use error::Error;
+
+fn main() -> ExitCode {
+    // Before anything else: the init of a container must stay single-threaded and opens nothing of ours.
+    if std::env::args_os().next().is_some_and(|name| name == runtime_core::init::ARGV0) {
+        runtime_core::init::main();
+    }
+    let args = match usage::parse(std::env::args_os()) {
+        Ok(args) => args,
+        Err(err) => return usage::refuse(&err),
+    };
+    let log = match log::init(&args.global) {
+        Ok(log) => log,
+        Err(err) => return log::Log::default().fatal(&err),
+    };
+    run(args).unwrap_or_else(|err| log.fatal(&err))
+}
+
+fn run(args: Args) -> Result<ExitCode, Error> {
+    let context = Context::new(&args.global)?;
+    match args.command {
+        _ if args.version => version::run(),
+        None => usage::help(),
+        Some(Command::Delete(command)) => command.run(&context),
+        Some(Command::Kill(command)) => command.run(&context),
+        Some(Command::List(command)) => command.run(&context),
+        Some(Command::Pause(command)) => command.run(&context),
+        Some(Command::Ps(command)) => command.run(&context),
+        Some(Command::Resume(command)) => command.run(&context),
+        Some(Command::Spec(command)) => command.run(),
+        Some(Command::State(command)) => command.run(&context),
+    }
+}
