@@ -10,6 +10,7 @@ pub mod children;
 pub mod container;
 pub mod error;
 pub mod exe;
+pub mod features;
 pub mod hooks;
 pub mod id;
 pub mod init;

@@ -64,6 +64,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Delete(crate::delete::Delete),
+    Features(crate::features::Features),
     Kill(crate::kill::Kill),
     List(crate::list::List),
     Pause(crate::pause::Pause),

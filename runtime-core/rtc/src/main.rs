@@ -11,6 +11,7 @@ mod args;
 mod context;
 mod delete;
 mod error;
+mod features;
 mod kill;
 mod list;
 mod log;
@@ -51,6 +52,7 @@ fn run(args: Args) -> Result<ExitCode, Error> {
         _ if args.version => version::run(),
         None => usage::help(),
         Some(Command::Delete(command)) => command.run(&context),
+        Some(Command::Features(command)) => command.run(),
         Some(Command::Kill(command)) => command.run(&context),
         Some(Command::List(command)) => command.run(&context),
         Some(Command::Pause(command)) => command.run(&context),

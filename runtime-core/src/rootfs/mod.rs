@@ -37,6 +37,7 @@ use crate::cgroup::View;
 
 pub(crate) use console::{Console, open_console};
 pub(crate) use error::Error;
+pub(crate) use options::NAMES as MOUNT_OPTIONS;
 use options::Options;
 use tree::Tree;
 

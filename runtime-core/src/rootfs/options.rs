@@ -67,6 +67,70 @@ impl Attrs {
     }
 }
 
+/// The options that are not the filesystem's own, for whoever asks what is known.
+pub(crate) const NAMES: &[&str] = &[
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
+];
+
 enum Flag {
     Set(u64),
     Clear(u64),
@@ -236,6 +300,16 @@ mod tests {
                 (text("sync"), None)
             ]
         );
+    }
+
+    #[test]
+    fn every_option_that_is_told_of_is_known() {
+        // The VFS takes these as keys.
+        let keys = ["async", "dirsync", "lazytime", "mand", "nolazytime", "nomand", "sync"];
+        for name in NAMES {
+            let known = keys.contains(name) || Options::parse(&[name]).data.is_empty();
+            assert!(known, "{name}");
+        }
     }
 
     #[test]
