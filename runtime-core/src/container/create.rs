@@ -8,7 +8,7 @@ use oci_spec::runtime::{Process as ProcessSpec, Spec};
 use super::launch::{self, Launch, LentOrders};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State, hooks};
-use super::{Container, CreateOptions, Started, Stdio, process};
+use super::{Container, CreateOptions, StartBy, Started, Stdio, process};
 use crate::cgroup::Cgroup;
 use crate::error::{RootfsError, SeccompError};
 use crate::init::message::Environment;
@@ -61,6 +61,19 @@ fn build(
     }
 
     let [prestart, create_runtime, create_container, start_container] = hooks_of(spec);
+    let launch = Launch {
+        id,
+        namespaces,
+        cgroup,
+        linux,
+        oom_score_adj: process_spec.oom_score_adj(),
+        init: None,
+        start_socket: match options.start_by {
+            StartBy::Creator => None,
+            StartBy::Anyone => Some(directory.bind_start_socket()?),
+        },
+        preserve_fds: &options.preserve_fds,
+    };
     let mut orders = LentOrders {
         id: id.as_str().to_owned(),
         environment: Some(Environment {
@@ -74,12 +87,11 @@ fn build(
             start_container: start_container.iter().collect(),
             hook_state: state.hook_state("creating"),
         }),
-        join_mount_namespace: namespaces.mount.is_some(),
+        passed: launch.passed(),
         keyring: state.keyring,
         process,
         seccomp: state.seccomp.as_ref(),
     };
-    let launch = Launch { id, namespaces, cgroup, linux, oom_score_adj: process_spec.oom_score_adj(), init: None };
     let launched = launch.run(&options.stdio, &mut orders)?;
     let pid = launched.pid()?;
     // While the init works.
@@ -135,7 +147,7 @@ fn container(
         directory: Directory::new(&options.root, &options.id),
         state,
         pidfd: Some(pidfd),
-        channel: Mutex::new(Some(channel)),
+        channel: Mutex::new(Some(channel).filter(|_| options.start_by == StartBy::Creator)),
     };
     Ok((container, Started { child, console }))
 }

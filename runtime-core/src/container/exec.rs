@@ -15,6 +15,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
     let status = container.status()?;
     let problem = match status {
         Status::Created | Status::Running => None,
+        Status::Paused if options.ignore_paused => None,
         Status::Paused => Some("cannot exec in a paused container"),
         Status::Stopped => Some("cannot exec in a stopped container"),
     };
@@ -30,14 +31,6 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
         spec.set_rlimits(container.state.rlimits.clone());
     }
     let schedule = process::exec_schedule(&spec, &container.state.schedule);
-    let mut orders = LentOrders {
-        id: id.as_str().to_owned(),
-        environment: None,
-        join_mount_namespace: namespaces.mount.is_some(),
-        keyring: container.state.keyring,
-        process: process::resolve(id, &spec, schedule, &options.stdio)?,
-        seccomp: container.state.seccomp.as_ref(),
-    };
     let launch = Launch {
         id,
         namespaces: &namespaces,
@@ -45,6 +38,16 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
         linux: None,
         oom_score_adj: spec.oom_score_adj(),
         init: container.pid(),
+        start_socket: None,
+        preserve_fds: &options.preserve_fds,
+    };
+    let mut orders = LentOrders {
+        id: id.as_str().to_owned(),
+        environment: None,
+        passed: launch.passed(),
+        keyring: container.state.keyring,
+        process: process::resolve(id, &spec, schedule, &options.stdio)?,
+        seccomp: container.state.seccomp.as_ref(),
     };
     let launched = launch.run(&options.stdio, &mut orders)?;
     let console = launched.ready(|| Ok(()))?;

@@ -14,7 +14,7 @@ use crate::cgroup::Cgroup;
 use crate::children::{self, Child};
 use crate::error::{InitError, InitErrorKind};
 use crate::init::channel::{self, Channel};
-use crate::init::message::{Orders, Reply};
+use crate::init::message::{Orders, Passed, Reply};
 use crate::init::{ARGV0, rlimits};
 use crate::rootfs::Plan;
 use crate::seccomp::Filter;
@@ -42,6 +42,10 @@ pub(super) struct Launch<'a> {
     pub(super) oom_score_adj: Option<i32>,
     /// The container's, for a further process.
     pub(super) init: Option<Pid>,
+    /// Where the start comes from, if not from this process.
+    pub(super) start_socket: Option<OwnedFd>,
+    /// What the process has as 3 and on.
+    pub(super) preserve_fds: &'a [OwnedFd],
 }
 
 impl Launch<'_> {
@@ -78,7 +82,8 @@ impl Launch<'_> {
             (Stdio::Terminal, None) => [theirs.as_fd(); 3],
         };
         let joins = self.namespaces.joins();
-        let passed: Vec<_> = self.namespaces.mount.iter().map(AsFd::as_fd).collect();
+        let passed = self.namespaces.mount.iter().chain(&self.start_socket).chain(self.preserve_fds);
+        let passed: Vec<_> = passed.map(AsFd::as_fd).collect();
         let argv0 = std::ffi::CString::new(ARGV0).map_err(|err| system("name the init")(err.into()))?;
         let spawn = Spawn {
             exe: exe.as_fd(),
@@ -100,6 +105,16 @@ impl Launch<'_> {
         let pid = Pid::new(pid).ok_or_else(|| system("clone")(std::io::ErrorKind::InvalidData.into()))?;
         let child = hold.adopt(pid, pidfd);
         Ok(Launched { id: self.id.clone(), child: Some(child), channel: Some(ours) })
+    }
+
+    /// What [`Launch::run`] passes.
+    pub(super) fn passed(&self) -> Passed {
+        Passed {
+            mount_namespace: self.namespaces.mount.is_some(),
+            start_socket: self.start_socket.is_some(),
+            // More than the kernel lets a process have does not arise.
+            preserved: u32::try_from(self.preserve_fds.len()).unwrap_or(u32::MAX),
+        }
     }
 
     fn clone_into_cgroup(&self, spawn: Spawn<'_>) -> Result<(i32, OwnedFd)> {
@@ -193,6 +208,7 @@ impl Launched {
                     return Ok(console);
                 }
                 (Reply::Failed(failure), _) => return Err(init_failed(&self.id, failure)),
+                (Reply::Starting, _) => return Err(self.failed("hear from the init", channel::Error::OutOfTurn)),
             }
         }
     }
@@ -244,12 +260,33 @@ impl Drop for Launched {
 pub(super) fn execute(id: &ContainerId, channel: &Channel) -> Result<()> {
     let failed = |err| Error::Init { id: id.clone(), operation: "start", err: InitError(InitErrorKind::Channel(err)) };
     channel.send(&crate::init::message::Go).map_err(failed)?;
+    executed(id, channel)
+}
+
+fn executed(id: &ContainerId, channel: &Channel) -> Result<()> {
+    let failed = |err| Error::Init { id: id.clone(), operation: "start", err: InitError(InitErrorKind::Channel(err)) };
     match channel.receive::<Reply>() {
         Err(channel::Error::Closed) => Ok(()),
         Ok(Reply::Failed(failure)) => Err(init_failed(id, failure)),
-        Ok(Reply::Hooks | Reply::Ready { .. }) => Err(failed(channel::Error::Closed)),
+        Ok(Reply::Hooks | Reply::Starting | Reply::Ready { .. }) => Err(failed(channel::Error::OutOfTurn)),
         Err(err) => Err(failed(err)),
     }
+}
+
+/// The same for an init that another process has made. `false`: it did not listen, or to somebody else.
+pub(super) fn execute_at(id: &ContainerId, start_socket: &Path) -> Result<bool> {
+    let failed = |err| Error::Init { id: id.clone(), operation: "start", err: InitError(InitErrorKind::Channel(err)) };
+    let channel = match Channel::send_start(start_socket) {
+        Err(channel::Error::Send(Errno::NOENT | Errno::CONNREFUSED)) => return Ok(false),
+        channel => channel.map_err(failed)?,
+    };
+    match channel.receive::<Reply>() {
+        Ok(Reply::Starting) => {}
+        Err(channel::Error::Closed) => return Ok(false),
+        Ok(_) => return Err(failed(channel::Error::OutOfTurn)),
+        Err(err) => return Err(failed(err)),
+    }
+    executed(id, &channel).map(|()| true)
 }
 
 fn init_failed(id: &ContainerId, failure: crate::init::message::Failure) -> Error {

@@ -72,6 +72,36 @@ pub struct CreateOptions {
     pub no_new_keyring: bool,
     /// The pid as seen by the caller is written here, without a newline, as runc does.
     pub pid_file: Option<PathBuf>,
+    pub start_by: StartBy,
+    /// What the process has as descriptors 3 and on.
+    pub preserve_fds: Vec<OwnedFd>,
+}
+
+impl CreateOptions {
+    /// With everything else as it usually is.
+    pub fn new(id: ContainerId, root: PathBuf, bundle: PathBuf, spec: Spec, stdio: Stdio) -> Self {
+        Self {
+            id,
+            root,
+            bundle,
+            spec,
+            stdio,
+            no_pivot_root: false,
+            no_new_keyring: false,
+            pid_file: None,
+            start_by: StartBy::Creator,
+            preserve_fds: Vec::new(),
+        }
+    }
+}
+
+/// Who may call [`Container::start`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartBy {
+    /// The process that created the container, by the very [`Container`]. The init ends with it.
+    Creator,
+    /// Any process that has [`Container::load`]ed it. The init outlives its creator.
+    Anyone,
 }
 
 /// A process that an owner has to wait for.
@@ -88,6 +118,17 @@ pub struct ExecOptions {
     pub process: ProcessSpec,
     pub stdio: Stdio,
     pub pid_file: Option<PathBuf>,
+    /// What the process has as descriptors 3 and on.
+    pub preserve_fds: Vec<OwnedFd>,
+    /// In a paused container the call returns once the container is resumed.
+    pub ignore_paused: bool,
+}
+
+impl ExecOptions {
+    /// With everything else as it usually is.
+    pub fn new(process: ProcessSpec, stdio: Stdio) -> Self {
+        Self { process, stdio, pid_file: None, preserve_fds: Vec::new(), ignore_paused: false }
+    }
 }
 
 /// A container of this process: its state directory, its cgroup, and the channel to its init.
@@ -109,8 +150,8 @@ impl Container {
         create::create(&options)
     }
 
-    /// Finds a container that an earlier process made, from its state directory. Such a container can be killed and
-    /// deleted, and its status, pids and stats read; it cannot be started, because the channel to its init is gone.
+    /// Finds a container that another process made, from its state directory. It can be started only if it was made with
+    /// [`StartBy::Anyone`].
     pub fn load(root: &Path, id: &ContainerId) -> Result<Self> {
         load::load(root, id)
     }

@@ -2,28 +2,42 @@
 
 use std::sync::PoisonError;
 
-use super::{Container, Status, launch};
+use super::{Container, Status, kill, launch};
 use crate::{Error, Result, hooks};
 
 pub(super) fn start(container: &Container) -> Result<()> {
     let channel = container.channel.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(channel) = channel else {
-        let status = container.status()?;
-        let problem = match status {
-            Status::Stopped => "cannot start a container that has stopped",
-            Status::Created => "cannot start a container that another process created",
-            Status::Running | Status::Paused => "cannot start an already running container",
-        };
-        return Err(Error::WrongStatus { id: container.id().clone(), problem, status });
-    };
-    if !super::status::alive(container) {
-        let (id, status) = (container.id().clone(), Status::Stopped);
-        return Err(Error::WrongStatus { id, problem: "cannot start a container that has stopped", status });
+    match channel {
+        Some(_) if !super::status::alive(container) => return Err(refused(container, Status::Stopped)),
+        Some(channel) => launch::execute(container.id(), &channel)?,
+        None => from_elsewhere(container)?,
     }
-    launch::execute(container.id(), &channel)?;
     // The specification wants a warning and no more when these fail.
     if let Err(err) = hooks::run("poststart", &container.state.poststart, &container.state.hook_state("running")) {
         tracing::warn!(id = %container.id(), err = &err as &dyn std::error::Error, "poststart hook");
     }
     Ok(())
+}
+
+/// The init waits at its start socket, if it was made so.
+fn from_elsewhere(container: &Container) -> Result<()> {
+    match container.status()? {
+        Status::Created => {}
+        other => return Err(refused(container, other)),
+    }
+    let started = container
+        .directory
+        .at_start_socket(|path| launch::execute_at(container.id(), path))
+        .map_err(|err| kill::system(container, "open the state directory", err))?;
+    // It was another who started it, or has ended it.
+    if started? { Ok(()) } else { Err(refused(container, container.status()?)) }
+}
+
+fn refused(container: &Container, status: Status) -> Error {
+    let problem = match status {
+        Status::Stopped => "cannot start a container that has stopped",
+        Status::Created => "cannot start a container that its creator or another process is starting",
+        Status::Running | Status::Paused => "cannot start an already running container",
+    };
+    Error::WrongStatus { id: container.id().clone(), problem, status }
 }

@@ -2,20 +2,25 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind as IoKind;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hook, LinuxCapabilities, PosixRlimit, Spec};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Stdio;
 use crate::cgroup::Cgroup;
 use crate::hooks::HookState;
+use crate::init::channel::Channel;
 use crate::init::schedule::Schedule;
 use crate::seccomp::Filter;
 use crate::{ContainerId, Error, Pid, Result};
 
 const FILE: &str = "state.json";
+const START_SOCKET: &str = "start.sock";
 /// Below the root, where no container's id can be.
 const SECCOMP_CACHE: &str = "@seccomp";
 
@@ -157,6 +162,19 @@ impl Directory {
             _ => self.fail("read", &path)(err),
         })?;
         serde_json::from_slice(&json).map_err(|err| self.bad(err))
+    }
+
+    /// The init is to wait there for its start.
+    pub(super) fn bind_start_socket(&self) -> Result<OwnedFd> {
+        self.at_start_socket(Channel::bind_start)
+            .and_then(|bound| bound)
+            .map_err(|err| self.fail("bind", &self.path.join(START_SOCKET))(err.into()))
+    }
+
+    /// Calls with a path of the start socket that is short enough for a socket's address, whatever the root is.
+    pub(super) fn at_start_socket<T>(&self, call: impl FnOnce(&Path) -> T) -> Result<T, Errno> {
+        let directory = rustix::fs::open(&self.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(call(Path::new(&format!("/proc/self/fd/{}/{START_SOCKET}", directory.as_raw_fd()))))
     }
 
     fn bad(&self, err: serde_json::Error) -> Error {

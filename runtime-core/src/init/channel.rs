@@ -3,15 +3,17 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::message::{Go, Reply};
 use crate::sys::clone::{FAILED_BEFORE_EXEC, Failed, Stage};
 
 /// Larger than any orders can be: args and env are limited to 6 MiB by execve(2).
@@ -30,6 +32,8 @@ pub(crate) enum Error {
     Decode(#[source] serde_json::Error),
     #[error("a message of {0} bytes between runtime and init is too long")]
     TooLong(u32),
+    #[error("the init said something out of turn")]
+    OutOfTurn,
     #[error("the other end closed the socket between runtime and init")]
     Closed,
     #[error(transparent)]
@@ -50,6 +54,37 @@ impl Channel {
 
     pub(crate) fn new(socket: OwnedFd) -> Self {
         Self(socket)
+    }
+
+    /// A socket for [`Channel::accept_start`], bound at `path`.
+    pub(crate) fn bind_start(path: &Path) -> Result<OwnedFd, Errno> {
+        let socket = start_socket()?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(socket)
+    }
+
+    /// Sends `Go` to the init that waits at `path`, and returns the channel that it answers on.
+    pub(crate) fn send_start(path: &Path) -> Result<Self, Error> {
+        let (ours, theirs) = Self::pair().map_err(Error::Send)?;
+        let socket = start_socket().map_err(Error::Send)?;
+        let address = SocketAddrUnix::new(path).map_err(Error::Send)?;
+        rustix::net::connect(&socket, &address).map_err(Error::Send)?;
+        Self(socket).send_with(&Go, Some(theirs.as_fd()))?;
+        Ok(ours)
+    }
+
+    /// Waits for the `Go` of a starter that lives to hear of it, and returns the channel to that one.
+    pub(crate) fn accept_start(socket: OwnedFd) -> Result<Self, Error> {
+        let socket = Self(socket);
+        loop {
+            let mut datagram = [0; 64];
+            let mut starter = None;
+            socket.receive_some(&mut datagram, &mut starter)?;
+            let Some(starter) = starter.map(Self) else { continue };
+            if starter.send(&Reply::Starting).is_ok() {
+                return Ok(starter);
+            }
+        }
     }
 
     /// The byte that lets a process with a new user namespace go on, before it can read frames.
@@ -123,6 +158,17 @@ impl Channel {
 
     fn read(&self, mut buffer: &mut [u8], fd: &mut Option<OwnedFd>) -> Result<(), Error> {
         while !buffer.is_empty() {
+            let read = self.receive_some(buffer, fd)?;
+            if read == 0 {
+                return Err(Error::Closed);
+            }
+            buffer = buffer.get_mut(read..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    fn receive_some(&self, buffer: &mut [u8], fd: &mut Option<OwnedFd>) -> Result<usize, Error> {
+        loop {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let read = match recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
@@ -137,13 +183,13 @@ impl Channel {
                     *fd = fds.next();
                 }
             }
-            if read == 0 {
-                return Err(Error::Closed);
-            }
-            buffer = buffer.get_mut(read..).unwrap_or_default();
+            return Ok(read);
         }
-        Ok(())
     }
+}
+
+fn start_socket() -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
 }
 
 impl AsFd for Channel {
@@ -155,8 +201,6 @@ impl AsFd for Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::init::message::{Go, Reply};
-
     #[test]
     fn a_message_carries_a_descriptor() {
         let (parent, init) = Channel::pair().unwrap();
@@ -177,6 +221,25 @@ mod tests {
         drop(init);
         assert!(matches!(parent.receive::<Reply>(), Err(Error::Closed)));
         assert!(matches!(parent.send(&Go), Err(Error::Send(Errno::PIPE))));
+    }
+
+    #[test]
+    fn of_two_starters_one_starts_and_the_other_hears_that_it_did_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("start.sock");
+        let socket = Channel::bind_start(&path).unwrap();
+        // One that dies before it hears of it, and somebody who has nothing to say.
+        drop(Channel::send_start(&path).unwrap());
+        let noise = start_socket().unwrap();
+        rustix::net::connect(&noise, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::io::write(&noise, b"noise").unwrap();
+        let (first, second) = (Channel::send_start(&path).unwrap(), Channel::send_start(&path).unwrap());
+        let accepted = Channel::accept_start(socket).unwrap();
+        assert!(matches!(first.receive::<Reply>().unwrap(), Reply::Starting));
+        assert!(matches!(second.receive::<Reply>(), Err(Error::Closed)));
+        assert!(matches!(Channel::send_start(&path), Err(Error::Send(Errno::CONNREFUSED))));
+        drop(accepted);
+        assert!(matches!(first.receive::<Reply>(), Err(Error::Closed)));
     }
 
     #[test]

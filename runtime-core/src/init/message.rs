@@ -9,13 +9,28 @@
 //!     | -- Go ----------------------------------> |
 //!     |                                           |   createContainer hooks, pivot_root, ..., privileges dropped
 //!     | <----------- Ready, with the pty's fd --- |   all that can be found wrong has been found
-//!     | -- Go (the start verb) ------------------> |
+//!     | -- Go (the start verb) ------------------> |   or, where another process is to start it, see below
 //!     |                                           |   startContainer hooks, execve
 //!     | <------------------------------ (EOF) --- |   the socket is close-on-exec: the program runs
 //! ```
 //! At any moment the init may say `Failed` and exit instead; if it dies unheard, the parent reads EOF too early. Before
 //! its own binary runs, the new process says in raw numbers why it failed ([`crate::sys::clone::FAILED_BEFORE_EXEC`]). EOF
 //! from the parent, which has died, ends the init.
+//!
+//! Where the creator is a process that ends, as with a command line of one process for each verb, the init waits at a
+//! datagram socket that the creator has bound in the container's state directory:
+//!
+//! ```text
+//!   creator          init                       starter
+//!     | <-- Ready -- |                             |
+//!    ends            |   closes the creator's socket |
+//!                    | <-- Go, with one end of a new socket pair
+//!                    | -- Starting --------------> |   on that pair; the start socket is closed
+//!                    |   startContainer hooks, execve
+//!                    | -- (EOF) -----------------> |
+//! ```
+//! A datagram comes whole or not at all, so a starter that dies half-way leaves the init waiting for the next one. Of two
+//! starters one reads `Starting`, and the other EOF without it.
 //!
 //! A frame is its length (u32, native order) and JSON.
 
@@ -33,12 +48,22 @@ pub(crate) struct Orders<P, F, H> {
     pub(crate) id: String,
     /// `None` for a further process in a running container.
     pub(crate) environment: Option<Environment<P, H>>,
-    /// The mount namespace to join is the one passed descriptor.
-    pub(crate) join_mount_namespace: bool,
+    pub(crate) passed: Passed,
     /// Join or make the session keyring `_ses.ID`.
     pub(crate) keyring: bool,
     pub(crate) process: Process,
     pub(crate) seccomp: Option<F>,
+}
+
+/// Which descriptors have been passed beside the socket, in this order.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Passed {
+    /// To join.
+    pub(crate) mount_namespace: bool,
+    /// Where `Go` comes from; without it, from the creator.
+    pub(crate) start_socket: bool,
+    /// How many descriptors the process has from 3 on.
+    pub(crate) preserved: u32,
 }
 
 /// What a new container has to be given, and a further process finds.
@@ -89,6 +114,8 @@ pub(crate) struct Go;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Hooks,
+    /// To a starter: it is this one whose `Go` counts.
+    Starting,
     /// Waits for the start. `warnings` tell what was degraded; with a terminal its master comes with this message.
     Ready {
         warnings: Vec<String>,

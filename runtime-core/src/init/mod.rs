@@ -6,6 +6,7 @@
 pub(crate) mod capabilities;
 pub(crate) mod channel;
 mod console;
+mod descriptors;
 mod executable;
 mod labels;
 pub(crate) mod message;
@@ -19,6 +20,7 @@ use std::convert::Infallible;
 use std::os::fd::AsFd;
 
 use channel::Channel;
+use descriptors::Descriptors;
 use message::{Environment, Failure, Go, Received, Reply};
 pub(crate) use step::Step;
 use step::at;
@@ -34,8 +36,8 @@ pub const ARGV0: &str = "rtc-init";
 pub fn main() -> ! {
     let Some(socket) = crate::sys::fd::inherited(SOCKET_FD) else { std::process::exit(1) };
     crate::sys::process::reset_signals();
-    let channel = Channel::new(socket);
-    let failure = match run(&channel) {
+    let mut channel = Channel::new(socket);
+    let failure = match run(&mut channel) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
@@ -44,11 +46,12 @@ pub fn main() -> ! {
     std::process::exit(if told { 1 } else { 2 })
 }
 
-fn run(channel: &Channel) -> Result<Infallible, Failure> {
+fn run(channel: &mut Channel) -> Result<Infallible, Failure> {
     // A limit or a mode of the caller's must not show in what is made here.
     rustix::process::umask(rustix::fs::Mode::empty());
     let orders: Received = at(Step::Orders, channel.receive())?;
-    let mut init = Init::new(channel, &orders);
+    let descriptors = at(Step::Descriptors, Descriptors::take(channel, orders.passed))?;
+    let mut init = Init::new(channel, &orders, descriptors);
     match &orders.environment {
         Some(environment) => init.container(environment),
         None => init.exec(),
@@ -90,8 +93,9 @@ impl Init<'_> {
         at(Step::Ready, self.channel.send_with(&ready, console.as_ref().map(AsFd::as_fd)))?;
         drop(console);
 
-        at(Step::Start, self.channel.receive::<Go>())?;
+        at(Step::Start, self.wait_for_start())?;
         at(Step::StartContainerHooks, steps::start_container_hooks(environment))?;
+        at(Step::Descriptors, self.descriptors.keep_preserved())?;
         at(Step::Seccomp, self.late_seccomp())?;
         at(Step::Execve, program.execute())
     }
@@ -112,6 +116,7 @@ impl Init<'_> {
         drop(console);
 
         at(Step::Start, self.channel.receive::<Go>())?;
+        at(Step::Descriptors, self.descriptors.keep_preserved())?;
         at(Step::Seccomp, self.late_seccomp())?;
         at(Step::Execve, program.execute())
     }

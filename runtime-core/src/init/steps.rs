@@ -9,19 +9,20 @@ use rustix::io::Errno;
 
 use super::capabilities::Sets;
 use super::channel::{self, Channel};
+use super::descriptors::Descriptors;
 use super::executable::{self, Program};
 use super::message::{Environment, Go, Received, Reply};
 use super::{console, rlimits, user};
 use crate::rootfs::{self, Console, Plan};
-use crate::sys::clone::PASSED_FD;
 use crate::{hooks, seccomp};
 
 type Given = Environment<Plan, Hook>;
 
 /// The init at work.
 pub(super) struct Init<'a> {
-    pub(super) channel: &'a Channel,
+    pub(super) channel: &'a mut Channel,
     pub(super) orders: &'a Received,
+    pub(super) descriptors: Descriptors,
     /// What was degraded, for the parent to log.
     pub(super) warnings: Vec<String>,
     /// The process's, less what is not ours to give.
@@ -58,15 +59,19 @@ pub(super) enum ConsoleError {
 }
 
 impl<'a> Init<'a> {
-    pub(super) fn new(channel: &'a Channel, orders: &'a Received) -> Self {
-        Self { channel, orders, warnings: Vec::new(), capability_sets: Sets::default(), in_working_directory: false }
+    pub(super) fn new(channel: &'a mut Channel, orders: &'a Received, descriptors: Descriptors) -> Self {
+        Self {
+            channel,
+            orders,
+            descriptors,
+            warnings: Vec::new(),
+            capability_sets: Sets::default(),
+            in_working_directory: false,
+        }
     }
 
-    pub(super) fn join_mount_namespace(&self) -> Result<(), Errno> {
-        if !self.orders.join_mount_namespace {
-            return Ok(());
-        }
-        let namespace = crate::sys::fd::inherited(PASSED_FD).ok_or(Errno::BADF)?;
+    pub(super) fn join_mount_namespace(&mut self) -> Result<(), Errno> {
+        let Some(namespace) = self.descriptors.mount_namespace.take() else { return Ok(()) };
         // A pidfd or a namespace's own descriptor. Root and working directory become the namespace's.
         nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNS)
             .map_err(|err| Errno::from_raw_os_error(err as i32))
@@ -95,6 +100,17 @@ impl<'a> Init<'a> {
         }
         self.channel.send(&Reply::Hooks)?;
         self.channel.receive::<Go>().map(drop)
+    }
+
+    /// From the creator, or from whoever comes to the start socket. What fails afterwards is told to that one.
+    pub(super) fn wait_for_start(&mut self) -> Result<(), channel::Error> {
+        match self.descriptors.start_socket.take() {
+            None => self.channel.receive::<Go>().map(drop),
+            Some(socket) => {
+                *self.channel = Channel::accept_start(socket)?;
+                Ok(())
+            }
+        }
     }
 
     /// The pty's master, if the process is to have one.

@@ -12,6 +12,7 @@
 //! namespace, which a process with threads cannot join and behind which the host's namespaces cannot be joined any more.
 //! CLONE_PARENT makes the child the caller's own all the same. A thread of the caller would do for pid alone.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -21,8 +22,6 @@ use rustix::io::Errno;
 pub(crate) const SOCKET_FD: RawFd = 3;
 /// Where [`Spawn::passed`] begins in the new process.
 pub(crate) const PASSED_FD: RawFd = 4;
-/// How many descriptors can be passed.
-const MAX_PASSED: usize = 4;
 const MAX_JOINS: usize = 16;
 /// The kernel has 14 v1 controllers; named hierarchies come on top.
 const MAX_TASKS_FILES: usize = 32;
@@ -119,9 +118,8 @@ struct CloneArgs {
 struct Plain<'a> {
     exe: RawFd,
     argv0: &'a CStr,
-    /// stdio, the socket, then what is passed.
-    fds: [RawFd; PASSED_FD as usize + MAX_PASSED],
-    fd_count: usize,
+    /// stdio, the socket, then what is passed. The child moves them out of the way of their own numbers.
+    fds: Vec<Cell<RawFd>>,
     new: u64,
     joins: [(RawFd, c_int); MAX_JOINS],
     join_count: usize,
@@ -148,19 +146,12 @@ pub(crate) fn spawn(spawn: &Spawn<'_>) -> Result<(i32, OwnedFd), Failed> {
 
 impl<'a> Plain<'a> {
     fn new(spawn: &Spawn<'a>) -> Result<Self, Failed> {
-        let counts = [
-            (spawn.passed.len(), MAX_PASSED),
-            (spawn.joins.len(), MAX_JOINS),
-            (spawn.tasks_files.len(), MAX_TASKS_FILES),
-        ];
+        let counts = [(spawn.joins.len(), MAX_JOINS), (spawn.tasks_files.len(), MAX_TASKS_FILES)];
         if counts.iter().any(|(count, most)| count > most) {
             return Err(Failed { stage: Stage::Descriptors, err: Errno::TOOBIG });
         }
-        let mut fds = [-1; PASSED_FD as usize + MAX_PASSED];
         let all = spawn.stdio.iter().chain([&spawn.socket]).chain(spawn.passed);
-        for (slot, fd) in fds.iter_mut().zip(all) {
-            *slot = fd.as_raw_fd();
-        }
+        let fds = all.map(|fd| Cell::new(fd.as_raw_fd())).collect();
         let mut joins = [(-1, 0); MAX_JOINS];
         for (slot, (fd, kind)) in joins.iter_mut().zip(spawn.joins) {
             *slot = (fd.as_raw_fd(), *kind);
@@ -173,7 +164,6 @@ impl<'a> Plain<'a> {
             exe: spawn.exe.as_raw_fd(),
             argv0: spawn.argv0,
             fds,
-            fd_count: PASSED_FD as usize + spawn.passed.len(),
             new: spawn.new,
             joins,
             join_count: spawn.joins.len(),
@@ -384,7 +374,12 @@ fn child(plain: &Plain<'_>) -> ! {
 }
 
 fn die(plain: &Plain<'_>, (stage, err): (Stage, Errno)) -> ! {
-    fail(plain.fds[SOCKET_FD as usize], stage, err)
+    fail(socket(plain), stage, err)
+}
+
+/// The child's end; -1 cannot be.
+fn socket(plain: &Plain<'_>) -> RawFd {
+    plain.fds.get(SOCKET_FD as usize).map_or(-1, Cell::get)
 }
 
 fn fail(socket: RawFd, stage: Stage, err: Errno) -> ! {
@@ -416,7 +411,7 @@ fn wait_for_maps(plain: &Plain<'_>) -> Result<(), (Stage, Errno)> {
     let mut byte = 0u8;
     loop {
         // SAFETY: reads one byte into a local.
-        match unsafe { libc::read(plain.fds[SOCKET_FD as usize], (&raw mut byte).cast(), 1) } {
+        match unsafe { libc::read(socket(plain), (&raw mut byte).cast(), 1) } {
             1 => return Ok(()),
             // The caller is gone or has given up.
             0 => return Err((Stage::Maps, Errno::PIPE)),
@@ -439,7 +434,7 @@ fn become_root(plain: &Plain<'_>) -> Result<(), (Stage, Errno)> {
 
 /// Puts the descriptors where the init looks for them and marks all others close-on-exec; returns the binary's.
 fn arrange(plain: &Plain<'_>) -> Result<RawFd, (Stage, Errno)> {
-    let count = plain.fd_count as RawFd;
+    let count = plain.fds.len() as RawFd;
     // Out of the way of the numbers that dup2 is going to overwrite.
     let raise = |fd: RawFd| {
         if fd >= count {
@@ -452,13 +447,12 @@ fn arrange(plain: &Plain<'_>) -> Result<RawFd, (Stage, Errno)> {
         }
     };
     let exe = raise(plain.exe)?;
-    let mut raised = [-1; PASSED_FD as usize + MAX_PASSED];
-    for (slot, fd) in raised.iter_mut().zip(plain.fds).take(plain.fd_count) {
-        *slot = raise(fd)?;
+    for fd in &plain.fds {
+        fd.set(raise(fd.get())?);
     }
-    for (target, fd) in raised.iter().enumerate().take(plain.fd_count) {
+    for (target, fd) in plain.fds.iter().enumerate() {
         // SAFETY: as above; dup2 clears close-on-exec on the target.
-        if unsafe { libc::dup2(*fd, target as RawFd) } < 0 {
+        if unsafe { libc::dup2(fd.get(), target as RawFd) } < 0 {
             return Err((Stage::Descriptors, errno()));
         }
     }

@@ -67,16 +67,9 @@ impl Bundle {
     /// Writes config.json and says what the container is made from.
     pub(crate) fn options(&self, id: &str, stdio: Stdio) -> CreateOptions {
         self.write_config();
-        CreateOptions {
-            id: ContainerId::parse(id).unwrap(),
-            root: self.path().join("state"),
-            bundle: self.path().to_owned(),
-            spec: serde_json::from_value(self.spec.clone()).unwrap(),
-            stdio,
-            no_pivot_root: false,
-            no_new_keyring: false,
-            pid_file: None,
-        }
+        let spec = serde_json::from_value(self.spec.clone()).unwrap();
+        let root = self.path().join("state");
+        CreateOptions::new(ContainerId::parse(id).unwrap(), root, self.path().to_owned(), spec, stdio)
     }
 
     /// Creates and starts.
@@ -164,7 +157,7 @@ impl Counter {
         process["args"] = json!(["sh", "-c", script]);
         let process = serde_json::from_value(process).unwrap();
         let (stdio, mut output) = pipes();
-        let started = ok(self.container.exec(ExecOptions { process, stdio, pid_file: None }));
+        let started = ok(self.container.exec(ExecOptions::new(process, stdio)));
         let mut text = String::new();
         output.read_to_string(&mut text).unwrap();
         (started.child.wait().unwrap().code, text)

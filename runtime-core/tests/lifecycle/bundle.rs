@@ -93,17 +93,14 @@ impl Bundle {
 
     pub(crate) fn create_as(&self, id: &str) -> Result<(Container, Running), Error> {
         let (stdio, output) = stdio(self.terminal);
-        let (container, started) = Container::create(CreateOptions {
-            id: ContainerId::parse(id).unwrap(),
-            root: self.root(),
-            bundle: self.path().to_owned(),
-            spec: serde_json::from_value(self.spec.clone()).unwrap(),
-            stdio,
-            no_pivot_root: false,
-            no_new_keyring: false,
-            pid_file: Some(self.path().join("pid")),
-        })?;
+        let (container, started) =
+            Container::create(CreateOptions { pid_file: Some(self.path().join("pid")), ..self.options(id, stdio) })?;
         Ok((container, running(started, output)))
+    }
+
+    pub(crate) fn options(&self, id: &str, stdio: Stdio) -> CreateOptions {
+        let spec = serde_json::from_value(self.spec.clone()).unwrap();
+        CreateOptions::new(ContainerId::parse(id).unwrap(), self.root(), self.path().to_owned(), spec, stdio)
     }
 
     /// Create, start, wait and delete; the exit code and the output.
@@ -147,7 +144,7 @@ impl Bundle {
 pub(crate) fn exec(container: &Container, process: Value, terminal: bool) -> Result<Running, Error> {
     let (stdio, output) = stdio(terminal);
     let process = serde_json::from_value(process).unwrap();
-    container.exec(ExecOptions { process, stdio, pid_file: None }).map(|started| running(started, output))
+    container.exec(ExecOptions::new(process, stdio)).map(|started| running(started, output))
 }
 
 fn running(mut started: Started, output: Option<File>) -> Running {
@@ -157,7 +154,7 @@ fn running(mut started: Started, output: Option<File>) -> Running {
     Running { started, output }
 }
 
-fn stdio(terminal: bool) -> (Stdio, Option<File>) {
+pub(crate) fn stdio(terminal: bool) -> (Stdio, Option<File>) {
     if terminal {
         return (Stdio::Terminal, None);
     }

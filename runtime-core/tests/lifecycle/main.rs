@@ -9,6 +9,7 @@ mod exec;
 mod hostile;
 mod namespaces;
 mod process;
+mod start;
 mod verbs;
 
 use std::os::unix::process::CommandExt;
@@ -28,7 +29,8 @@ fn main() {
     }
     let mut arguments = Arguments::from_args();
     let tests: Vec<(&str, fn())> =
-        [verbs::TESTS, process::TESTS, exec::TESTS, cgroups::TESTS, namespaces::TESTS, hostile::TESTS].concat();
+        [verbs::TESTS, process::TESTS, exec::TESTS, cgroups::TESTS, namespaces::TESTS, hostile::TESTS, start::TESTS]
+            .concat();
     let on_v2: Vec<(&str, fn())> = [verbs::TESTS, exec::TESTS, cgroups::TESTS].concat();
     let missing = missing();
     let inside_v2 = std::env::var_os(V2).is_some();

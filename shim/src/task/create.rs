@@ -150,14 +150,15 @@ impl Task {
 
     pub(super) fn create_options(&self, spec: Spec, stdio: Stdio) -> CreateOptions {
         CreateOptions {
-            id: self.id.clone(),
-            root: self.options.state_root(&self.context.namespace),
-            bundle: self.bundle.clone(),
-            spec,
-            stdio,
             no_pivot_root: self.options.no_pivot_root,
             no_new_keyring: self.options.no_new_keyring,
-            pid_file: None,
+            ..CreateOptions::new(
+                self.id.clone(),
+                self.options.state_root(&self.context.namespace),
+                self.bundle.clone(),
+                spec,
+                stdio,
+            )
         }
     }
 

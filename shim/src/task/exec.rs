@@ -62,7 +62,7 @@ impl Task {
         let (mut io, stdio) =
             Io::open(&config, self.id.as_str(), &self.context.namespace).await.map_err(stdio_failed)?;
         let container = self.container()?;
-        let options = ExecOptions { process, stdio, pid_file: None };
+        let options = ExecOptions::new(process, stdio);
         let Started { child, console } = blocking("exec", move || container.exec(options)).await?;
         let child = Arc::new(child);
         let adopted = io.start(console).map_err(stdio_failed).and_then(|()| self.reaped(&child));
