@@ -68,6 +68,15 @@ pub(super) fn read_pairs(path: &Path) -> Result<Option<Pairs>, Error> {
 
 pub(super) struct Pairs(Vec<(String, u64)>);
 
+impl IntoIterator for Pairs {
+    type Item = (String, u64);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl Pairs {
     /// 0 for a key that this kernel does not print.
     pub(super) fn get(&self, key: &str) -> u64 {

@@ -18,6 +18,7 @@
 //! that (Linux 5.5): 0.4 ms for nine hierarchies. Hence [`Cgroup::join_files`], for a process that has one thread.
 
 mod criu;
+mod details;
 mod devices;
 mod devices_v1;
 mod devices_v2;
@@ -47,6 +48,7 @@ use crate::{ContainerId, Pid, Signal};
 use directory::Made;
 use hierarchy::Hierarchies;
 
+pub use details::{Cpuset, Details};
 pub use error::Error;
 pub use oom::OomWatch;
 pub use stats::Stats;
@@ -242,6 +244,14 @@ impl Cgroup {
         match &self.unified {
             Some(dir) if self.is_v2() => Ok(Stats::V2(Box::new(stats_v2::read(&dir.path)?))),
             _ => Ok(Stats::V1(Box::new(stats_v1::read(&self.v1)?))),
+        }
+    }
+
+    /// What [`Self::stats`] leaves out.
+    pub fn details(&self) -> Result<Details, Error> {
+        match &self.unified {
+            Some(dir) if self.is_v2() => Details::v2(&dir.path),
+            _ => Details::v1(&self.v1),
         }
     }
 

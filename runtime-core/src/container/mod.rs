@@ -38,7 +38,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec, Spec};
 
-use crate::cgroup::{OomWatch, Stats};
+use crate::cgroup::{Details, OomWatch, Stats};
 use crate::children::Child;
 use crate::init::channel::Channel;
 use crate::{ContainerId, Pid, Result, Signal};
@@ -250,6 +250,11 @@ impl Container {
 
     pub fn stats(&self) -> Result<Stats> {
         self.state.cgroup.stats().map_err(self.cgroup_failed())
+    }
+
+    /// What [`Container::stats`] leaves out.
+    pub fn details(&self) -> Result<Details> {
+        self.state.cgroup.details().map_err(self.cgroup_failed())
     }
 
     /// A descriptor that becomes readable when the kernel's OOM killer has struck in the container's cgroup.
