@@ -63,13 +63,20 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Checkpoint(crate::checkpoint::Checkpoint),
+    Completion(crate::completion::Completion),
     Delete(crate::delete::Delete),
+    Events(crate::events::Events),
     Features(crate::features::Features),
     Kill(crate::kill::Kill),
     List(crate::list::List),
+    #[command(hide = true)]
+    Man(crate::man::Man),
     Pause(crate::pause::Pause),
     Ps(crate::ps::Ps),
     Resume(crate::resume::Resume),
     Spec(crate::spec::Spec),
     State(crate::state::State),
+    Stats(crate::stats::Stats),
+    Update(Box<crate::update::Update>),
 }

@@ -26,6 +26,36 @@ pub(crate) enum Error {
     LogFormat(String),
     #[error("unknown signal {0:?}")]
     UnknownSignal(String),
+    #[error("duration interval must be greater than 0")]
+    Interval,
+    #[error("container with id {id} is not running")]
+    Stopped { id: String },
+    #[error("Container cannot be checkpointed in {status} state")]
+    CannotCheckpoint { status: Status },
+    #[error("--parent-path must be relative")]
+    AbsoluteParent,
+    #[error("invalid --parent-path: stat {}", path.display())]
+    Parent {
+        path: PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
+    #[error("namespace {0:?} is not supported")]
+    EmptyNamespace(String),
+    #[error("invalid value for {option}: {value:?}")]
+    Value { option: &'static str, value: String },
+    #[error("parse the resources in {}", path.display())]
+    Resources {
+        path: PathBuf,
+        #[source]
+        err: serde_json::Error,
+    },
+    #[error("Intel RDT/CAT: l3 cache schema is not enabled")]
+    L3CacheSchema,
+    #[error("Intel RDT/MBA: memory bandwidth schema is not enabled")]
+    MemBwSchema,
+    #[error("wait for an out-of-memory kill")]
+    Poll(#[source] rustix::io::Errno),
     #[error("invalid format option")]
     Format,
     #[error("File {0} exists. Remove it first")]

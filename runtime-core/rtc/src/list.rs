@@ -49,29 +49,32 @@ fn table(containers: &[ContainerState]) -> String {
 
 /// One that cannot be read is told on stderr and left out.
 fn containers(context: &Context) -> Result<Vec<ContainerState>, Error> {
+    Ok(directories(context)?.into_iter().filter_map(|(id, uid)| container(context, &id, uid)).collect())
+}
+
+/// What may be containers, by name, and to whom each belongs.
+pub(crate) fn directories(context: &Context) -> Result<Vec<(String, u32)>, Error> {
     let failed = |err| Error::File { operation: "open", path: context.root.clone(), err };
     let entries = match std::fs::read_dir(&context.root) {
         // No container has been made yet. A root that somebody named has to be there, as with runc.
         Err(err) if err.kind() == ErrorKind::NotFound && !context.root_given => return Ok(Vec::new()),
         entries => entries.map_err(failed)?,
     };
-    let mut owners = Vec::new();
+    let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
         match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => {
-                owners.push((entry.file_name().to_string_lossy().into_owned(), metadata.uid()))
-            }
+            // The cache of seccomp filters is beside the containers.
+            Ok(metadata) if metadata.is_dir() && !name.starts_with('@') => found.push((name, metadata.uid())),
             Ok(_) => {}
             // Deleted meanwhile.
             Err(err) if err.kind() == ErrorKind::NotFound => {}
             Err(err) => return Err(failed(err)),
         }
     }
-    // The cache of seccomp filters is beside the containers.
-    owners.retain(|(name, _)| !name.starts_with('@'));
-    owners.sort();
-    Ok(owners.into_iter().filter_map(|(id, uid)| container(context, &id, uid)).collect())
+    found.sort();
+    Ok(found)
 }
 
 fn container(context: &Context, id: &str, uid: u32) -> Option<ContainerState> {

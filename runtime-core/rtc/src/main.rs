@@ -8,19 +8,25 @@
 //! Errors go to stderr, and with `--log` to the log as well, which is where callers such as containerd look for them.
 
 mod args;
+mod checkpoint;
+mod completion;
 mod context;
 mod delete;
 mod error;
+mod events;
 mod features;
 mod kill;
 mod list;
 mod log;
+mod man;
 mod output;
 mod pause;
 mod ps;
 mod resume;
 mod spec;
 mod state;
+mod stats;
+mod update;
 mod usage;
 mod version;
 
@@ -51,14 +57,20 @@ fn run(args: Args) -> Result<ExitCode, Error> {
     match args.command {
         _ if args.version => version::run(),
         None => usage::help(),
+        Some(Command::Checkpoint(command)) => command.run(&context),
+        Some(Command::Completion(command)) => command.run(),
         Some(Command::Delete(command)) => command.run(&context),
+        Some(Command::Events(command)) => command.run(&context),
         Some(Command::Features(command)) => command.run(),
         Some(Command::Kill(command)) => command.run(&context),
         Some(Command::List(command)) => command.run(&context),
+        Some(Command::Man(command)) => command.run(),
         Some(Command::Pause(command)) => command.run(&context),
         Some(Command::Ps(command)) => command.run(&context),
         Some(Command::Resume(command)) => command.run(&context),
         Some(Command::Spec(command)) => command.run(),
         Some(Command::State(command)) => command.run(&context),
+        Some(Command::Stats(command)) => command.run(&context),
+        Some(Command::Update(command)) => command.run(&context),
     }
 }
