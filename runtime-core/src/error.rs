@@ -183,7 +183,9 @@ impl Error {
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
             Self::WrongStatus { .. } => ErrorKind::FailedPrecondition,
             Self::Unsupported { .. } => ErrorKind::Unimplemented,
-            Self::Seccomp { err: SeccompError(crate::seccomp::Error::Unsupported(_)), .. } => ErrorKind::Unimplemented,
+            Self::Seccomp { err: SeccompError(crate::seccomp::Error::Listener { .. }), .. } => {
+                ErrorKind::FailedPrecondition
+            }
             Self::Namespace { .. } | Self::Seccomp { .. } => ErrorKind::InvalidArgument,
             Self::Rootfs { err, .. } => err.0.kind(),
             Self::Cgroup { err, .. } => err.kind(),

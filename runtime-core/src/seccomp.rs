@@ -2,9 +2,11 @@
 
 mod cache;
 mod compile;
+mod listener;
 mod newer;
 
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use libseccomp::ScmpVersion;
 use libseccomp::error::SeccompError;
@@ -12,13 +14,17 @@ use oci_spec::runtime::LinuxSeccomp;
 use rustix::io::Errno;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use listener::{ContainerProcessState, notify};
+
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Error {
-    #[error("seccomp: {0} is not supported")]
-    Unsupported(&'static str),
+    #[error("seccomp: {0}")]
+    Invalid(&'static str),
     #[error("seccomp: errno {0} is out of range")]
     Errno(u32),
+    #[error("seccomp: action {0} takes no errno")]
+    NoErrno(oci_spec::runtime::LinuxSeccompAction),
     #[error("seccomp: argument {index} of {syscall} is out of range")]
     Argument { syscall: String, index: usize },
     #[error("seccomp: {operation} {what}")]
@@ -40,6 +46,13 @@ pub(crate) enum Error {
     Json(#[source] serde_json::Error),
     #[error("seccomp: install the filter")]
     Install(#[source] Errno),
+    #[error("seccomp: {operation} {path}, the listener of notifications")]
+    Listener {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
 }
 
 /// A compiled filter (an array of `struct sock_filter`) and the seccomp(2) flags to install it with.
@@ -48,21 +61,32 @@ pub(crate) struct Filter {
     flags: u32,
     #[serde(serialize_with = "to_hex", deserialize_with = "from_hex")]
     program: Vec<u8>,
+    /// Who is told of system calls with SCMP_ACT_NOTIFY.
+    #[serde(default)]
+    pub(crate) listener: Option<Listener>,
+}
+
+/// The spec's `listenerPath` and `listenerMetadata`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listener {
+    pub(crate) path: PathBuf,
+    pub(crate) metadata: Option<String>,
 }
 
 /// Compiles, or takes the compiled filter from `cache`, a directory that is made if it is missing. A cache that cannot be
 /// used is no error: it costs the time of compiling (about 14 ms for containerd's default profile).
 pub(crate) fn compile(profile: &LinuxSeccomp, cache: &Path) -> Result<Filter, Error> {
-    let flags = compile::flags(profile)?;
+    let listener = listener::of(profile)?;
+    let flags = compile::flags(profile, listener.is_some());
     let key = cache::key(profile)?;
     if let Some(program) = cache::read(cache, &key) {
-        return Ok(Filter { flags, program });
+        return Ok(Filter { flags, program, listener });
     }
     let program = compile::program(profile)?;
     if let Err(error) = cache::write(cache, &key, &program) {
         tracing::warn!(%error, cache = %cache.display(), "the compiled seccomp filter was not cached");
     }
-    Ok(Filter { flags, program })
+    Ok(Filter { flags, program, listener })
 }
 
 /// The library that compiles filters, as it names itself: "2.5.4".
@@ -71,8 +95,9 @@ pub fn libseccomp_version() -> String {
     ScmpVersion::current().map_or_else(|_| "unknown".to_owned(), |version| version.to_string())
 }
 
-/// Installs the filter in the calling thread, which must be the only one.
-pub(crate) fn install(filter: &Filter) -> Result<(), Error> {
+/// Installs the filter in the calling thread, which must be the only one. With a listener its descriptor comes back, with
+/// the lowest number that was free.
+pub(crate) fn install(filter: &Filter) -> Result<Option<OwnedFd>, Error> {
     crate::sys::seccomp::set_filter(&filter.program, filter.flags).map_err(Error::Install)
 }
 

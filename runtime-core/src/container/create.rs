@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use oci_spec::runtime::{Process as ProcessSpec, Spec};
+use oci_spec::runtime::{Hook, Process as ProcessSpec, Spec};
 
 use super::launch::{self, Launch, LentOrders};
 use super::namespaces::Namespaces;
@@ -11,9 +11,10 @@ use super::state::{self, Directory, InitId, State, hooks};
 use super::{Container, CreateOptions, StartBy, Started, Stdio, process};
 use crate::cgroup::Cgroup;
 use crate::error::{RootfsError, SeccompError};
+use crate::hooks::HookState;
 use crate::init::message::Environment;
 use crate::rootfs::{Plan, PlanOptions};
-use crate::{Error, Result, seccomp, spec};
+use crate::{ContainerId, Error, Result, seccomp, spec};
 
 /// How long processes that were ended may keep their cgroup busy while a failed create is undone.
 pub(super) const ROLL_BACK: Duration = Duration::from_secs(5);
@@ -32,11 +33,34 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
     build(options, process, &namespaces, &cgroup, &directory).map_err(|err| {
         // The init, if there was one, is gone: it is ended where its owner is dropped.
         let cgroup = cgroup.remove(ROLL_BACK).map_err(|err| Error::Cgroup { id: id.clone(), err });
-        match cgroup.and(directory.remove()) {
+        let removed = cgroup.and(directory.remove());
+        // A container that could not be made is destroyed as any other (OCI runtime, "Lifecycle", steps 12 and 13).
+        run_poststop(id, &hooks(&options.spec, |hooks| hooks.poststop()), &stopped(options));
+        match removed {
             Ok(()) => err,
             Err(roll_back) => Error::RollBack { err: Box::new(err), roll_back: Box::new(roll_back) },
         }
     })
+}
+
+/// The specification wants a warning and no more when these fail.
+pub(super) fn run_poststop(id: &ContainerId, hooks: &[Hook], state: &HookState) {
+    for hook in hooks {
+        if let Err(err) = crate::hooks::run("poststop", std::slice::from_ref(hook), state) {
+            tracing::warn!(%id, err = &err as &dyn std::error::Error, "poststop hook");
+        }
+    }
+}
+
+fn stopped(options: &CreateOptions) -> HookState {
+    HookState {
+        oci_version: options.spec.version().clone(),
+        id: options.id.as_str().to_owned(),
+        status: "stopped".to_owned(),
+        pid: None,
+        bundle: options.bundle.clone(),
+        annotations: options.spec.annotations().clone().unwrap_or_default(),
+    }
 }
 
 fn build(
@@ -78,6 +102,7 @@ fn build(
         id: id.as_str().to_owned(),
         environment: Some(Environment {
             rootfs: &rootfs,
+            sources: 0,
             new_cgroup_namespace: namespaces.new_cgroup,
             new_network_namespace: namespaces.makes(libc::CLONE_NEWNET),
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
@@ -102,12 +127,15 @@ fn build(
     })?;
     state.init = Some(InitId { pid, start_time });
     directory.write(&state)?;
-    let console = launched.ready(|| {
-        let hook_state = state.hook_state("creating");
-        crate::hooks::run("prestart", &prestart, &hook_state)
-            .and_then(|()| crate::hooks::run("createRuntime", &create_runtime, &hook_state))
+    let creating = state.hook_state("creating");
+    let listener = state.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
+    let hooks = || {
+        let hook_state = &creating;
+        crate::hooks::run("prestart", &prestart, hook_state)
+            .and_then(|()| crate::hooks::run("createRuntime", &create_runtime, hook_state))
             .map_err(|err| Error::Hook { id: id.clone(), err })
-    })?;
+    };
+    let console = launched.ready(hooks, listener.map(|listener| (listener, &creating)))?;
     if let Some(path) = &options.pid_file {
         launch::write_pid_file(id, path, pid)?;
     }
@@ -211,7 +239,7 @@ pub(super) fn new_state(
 
 /// prestart, createRuntime, createContainer and startContainer.
 #[allow(deprecated, reason = "prestart hooks are deprecated and in wide use")]
-pub(super) fn hooks_of(spec: &Spec) -> [Vec<oci_spec::runtime::Hook>; 4] {
+pub(super) fn hooks_of(spec: &Spec) -> [Vec<Hook>; 4] {
     [
         hooks(spec, |hooks| hooks.prestart()),
         hooks(spec, |hooks| hooks.create_runtime()),

@@ -5,10 +5,11 @@ use std::os::fd::AsFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::create::run_poststop;
 use super::kill::{DEADLINE, system, thaw_frozen};
 use super::{Container, Status};
 use crate::sys::process::pidfd_signal;
-use crate::{Error, Result, hooks};
+use crate::{Error, Result};
 
 pub(super) fn delete(container: &Container, force: bool) -> Result<()> {
     let cgroup = &container.state.cgroup;
@@ -25,10 +26,7 @@ pub(super) fn delete(container: &Container, force: bool) -> Result<()> {
         cgroup.kill(DEADLINE).map_err(container.cgroup_failed())?;
     }
     cgroup.remove(DEADLINE).map_err(container.cgroup_failed())?;
-    // The specification wants a warning and no more when these fail.
-    if let Err(err) = hooks::run("poststop", &container.state.poststop, &container.state.hook_state("stopped")) {
-        tracing::warn!(id = %container.id(), err = &err as &dyn std::error::Error, "poststop hook");
-    }
+    run_poststop(container.id(), &container.state.poststop, &container.state.hook_state("stopped"));
     container.directory.remove()
 }
 

@@ -50,7 +50,9 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
         seccomp: container.state.seccomp.as_ref(),
     };
     let launched = launch.run(&options.stdio, &mut orders)?;
-    let console = launched.ready(|| Ok(()))?;
+    let state = container.state.hook_state("running");
+    let listener = container.state.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
+    let console = launched.ready(|| Ok(()), listener.map(|listener| (listener, &state)))?;
     if let Some(path) = &options.pid_file {
         launch::write_pid_file(id, path, launched.pid()?)?;
     }

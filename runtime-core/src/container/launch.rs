@@ -1,25 +1,33 @@
 //! Bringing a process of ours into a container, as far as its orders.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use oci_spec::runtime::{Hook, Linux};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::PidfdGetfdFlags;
 use serde::de::DeserializeOwned;
 
 use super::Stdio;
-use super::namespaces::{Namespaces, id_map};
+use super::namespaces::Namespaces;
+use super::sources;
 use crate::cgroup::Cgroup;
 use crate::children::{self, Child};
-use crate::error::{InitError, InitErrorKind};
+use crate::error::{InitError, InitErrorKind, SeccompError};
+use crate::hooks::HookState;
 use crate::init::channel::{self, Channel};
-use crate::init::message::{Orders, Passed, Reply};
+use crate::init::message::{Orders, Passed, Reply, Source};
 use crate::init::{ARGV0, rlimits};
-use crate::rootfs::Plan;
-use crate::seccomp::Filter;
+use crate::rootfs::{Plan, id_lines};
+use crate::seccomp::{self, ContainerProcessState, Filter, Listener};
 use crate::sys::clone::{self, Spawn, Stage};
 use crate::{ContainerId, Error, Pid, Result};
+
+/// Ten seconds for one system call, on a host that has much else to do.
+const FILTER_LOOKS: u32 = 10_000;
+const FILTER_PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) type LentOrders<'a> = Orders<&'a Plan, &'a Filter, &'a Hook>;
 
@@ -61,8 +69,24 @@ impl Launch<'_> {
         if self.namespaces.user() {
             self.set_rlimits(pid, orders)?;
         }
-        launched.channel()?.send(orders).map_err(|err| launched.failed("give orders to the init", err))?;
+        self.give(&launched, orders)?;
         Ok(launched)
+    }
+
+    /// The orders, and what the init cannot open itself.
+    fn give(&self, launched: &Launched, orders: &mut LentOrders<'_>) -> Result<()> {
+        let failed = |err| launched.failed("give orders to the init", err);
+        let mut opened = Vec::new();
+        if let Some(environment) = &mut orders.environment {
+            opened = sources::open(self.id, self.namespaces, environment.rootfs, launched.pid()?)?;
+            environment.sources = opened.len();
+        }
+        let channel = launched.channel()?;
+        channel.send(orders).map_err(failed)?;
+        for (place, mount) in &opened {
+            channel.send_with(&Source { place: *place }, Some(mount.as_fd())).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn spawn(&self, stdio: &Stdio) -> Result<Launched> {
@@ -138,8 +162,8 @@ impl Launch<'_> {
 
     fn write_maps(&self, pid: Pid) -> Result<()> {
         let linux = self.linux;
-        self.write(pid, "uid_map", &id_map(linux.and_then(|linux| linux.uid_mappings().as_ref())))?;
-        self.write(pid, "gid_map", &id_map(linux.and_then(|linux| linux.gid_mappings().as_ref())))
+        self.write(pid, "uid_map", &id_lines(linux.and_then(|linux| linux.uid_mappings().as_ref())))?;
+        self.write(pid, "gid_map", &id_lines(linux.and_then(|linux| linux.gid_mappings().as_ref())))
     }
 
     fn set_oom_score_adj(&self, pid: Pid) -> Result<()> {
@@ -195,14 +219,20 @@ impl Launched {
         pidfd.map_err(|err| Error::System { id: self.id.clone(), operation: "duplicate a pidfd", err })
     }
 
-    /// Waits until the process is ready for its start; `hooks` are run when it asks for them. The pty's master, if any.
-    pub(super) fn ready(&self, hooks: impl Fn() -> Result<()>) -> Result<Option<OwnedFd>> {
+    /// Waits until the process is ready for its start; `hooks` are run when it asks for them, and an agent is told of it as
+    /// `listener` says. The pty's master, if any.
+    pub(super) fn ready(
+        &self,
+        hooks: impl Fn() -> Result<()>,
+        listener: Option<(&Listener, &HookState)>,
+    ) -> Result<Option<OwnedFd>> {
         loop {
             match self.receive()? {
                 (Reply::Hooks, _) => {
                     hooks()?;
                     self.go()?;
                 }
+                (Reply::Listener { fd }, _) => self.tell_agent(fd, listener)?,
                 (Reply::Ready { warnings }, console) => {
                     warn(&self.id, &warnings);
                     return Ok(console);
@@ -211,6 +241,38 @@ impl Launched {
                 (Reply::Starting, _) => return Err(self.failed("hear from the init", channel::Error::OutOfTurn)),
             }
         }
+    }
+
+    fn tell_agent(&self, fd: i32, listener: Option<(&Listener, &HookState)>) -> Result<()> {
+        let Some((listener, state)) = listener else { return Ok(()) };
+        let filter = self.take_filter(fd)?;
+        let state = ContainerProcessState::new(listener, self.pid()?.as_raw(), state);
+        seccomp::notify(listener, &state, filter)
+            .map_err(|err| Error::Seccomp { id: self.id.clone(), err: SeccompError(err) })
+    }
+
+    /// The init cannot say when it has its filter: saying so may be what the filter holds back. So it is looked for.
+    fn take_filter(&self, fd: i32) -> Result<OwnedFd> {
+        let failed = |err: Errno| {
+            let operation = "take over the seccomp filter's notifications";
+            Error::System { id: self.id.clone(), operation, err: err.into() }
+        };
+        let child = self.child()?;
+        for _ in 0..FILTER_LOOKS {
+            match rustix::process::pidfd_getfd(child.pidfd(), fd, PidfdGetfdFlags::empty()) {
+                Ok(taken) if is_filter(&taken) => return Ok(taken),
+                Ok(_) | Err(Errno::BADF) => {}
+                Err(err) => return Err(failed(err)),
+            }
+            if child.exited(Some(FILTER_PAUSE)).map_err(|_| failed(Errno::CHILD))? {
+                // It says why on the socket.
+                return match self.receive()? {
+                    (Reply::Failed(failure), _) => Err(init_failed(&self.id, failure)),
+                    _ => Err(failed(Errno::SRCH)),
+                };
+            }
+        }
+        Err(failed(Errno::TIMEDOUT))
     }
 
     fn go(&self) -> Result<()> {
@@ -268,7 +330,9 @@ fn executed(id: &ContainerId, channel: &Channel) -> Result<()> {
     match channel.receive::<Reply>() {
         Err(channel::Error::Closed) => Ok(()),
         Ok(Reply::Failed(failure)) => Err(init_failed(id, failure)),
-        Ok(Reply::Hooks | Reply::Starting | Reply::Ready { .. }) => Err(failed(channel::Error::OutOfTurn)),
+        Ok(Reply::Hooks | Reply::Listener { .. } | Reply::Starting | Reply::Ready { .. }) => {
+            Err(failed(channel::Error::OutOfTurn))
+        }
         Err(err) => Err(failed(err)),
     }
 }
@@ -298,6 +362,11 @@ fn warn(id: &ContainerId, warnings: &[String]) {
     for warning in warnings {
         tracing::warn!(%id, "{warning}");
     }
+}
+
+fn is_filter(fd: &OwnedFd) -> bool {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    std::fs::read_link(path).is_ok_and(|target| target.as_os_str() == "anon_inode:seccomp notify")
 }
 
 fn open_null() -> Result<OwnedFd, rustix::io::Errno> {

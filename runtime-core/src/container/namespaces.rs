@@ -8,7 +8,7 @@ use libc::{
     CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER, CLONE_NEWUTS,
     c_int,
 };
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -160,15 +160,6 @@ fn offsets(linux: &Linux) -> Vec<u8> {
         writeln!(text, "{clock} {} {}", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0)).ok();
     }
     text.into_bytes()
-}
-
-/// The contents of a uid_map or gid_map (user_namespaces(7)).
-pub(super) fn id_map(mappings: Option<&Vec<LinuxIdMapping>>) -> String {
-    let mut text = String::new();
-    for map in mappings.into_iter().flatten() {
-        writeln!(text, "{} {} {}", map.container_id(), map.host_id(), map.size()).ok();
-    }
-    text
 }
 
 fn flag(kind: LinuxNamespaceType) -> c_int {

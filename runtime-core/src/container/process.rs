@@ -54,6 +54,7 @@ pub(super) fn schedule(spec: &Spec, linux: Option<&Linux>) -> Schedule {
         io_priority: *spec.io_priority(),
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(|personality| personality.domain()),
         cpus: None,
+        memory: linux.and_then(|linux| linux.memory_policy().clone()),
     }
 }
 
@@ -65,6 +66,7 @@ pub(super) fn exec_schedule(spec: &Spec, init: &Schedule) -> Schedule {
         io_priority: spec.io_priority().or(init.io_priority),
         personality: init.personality,
         cpus: affinity.and_then(|cpus| cpus.cpu_affinity_final().clone()).filter(|cpus| !cpus.is_empty()),
+        memory: init.memory.clone(),
     }
 }
 

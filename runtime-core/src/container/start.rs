@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use super::{Container, Status, kill, launch};
-use crate::{Error, Result, hooks};
+use crate::{Error, Result, Signal, hooks};
 
 pub(super) fn start(container: &Container) -> Result<()> {
     let channel = container.channel.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -12,11 +12,15 @@ pub(super) fn start(container: &Container) -> Result<()> {
         Some(channel) => launch::execute(container.id(), &channel)?,
         None => from_elsewhere(container)?,
     }
-    // The specification wants a warning and no more when these fail.
-    if let Err(err) = hooks::run("poststart", &container.state.poststart, &container.state.hook_state("running")) {
-        tracing::warn!(id = %container.id(), err = &err as &dyn std::error::Error, "poststart hook");
-    }
-    Ok(())
+    let hooks = hooks::run("poststart", &container.state.poststart, &container.state.hook_state("running"));
+    hooks.map_err(|err| {
+        let err = Error::Hook { id: container.id().clone(), err };
+        // Since 1.3 of the specification: the container is stopped, and left for its delete.
+        match kill::kill(container, Signal::KILL, false) {
+            Ok(()) | Err(Error::NotRunning { .. }) => err,
+            Err(roll_back) => Error::RollBack { err: Box::new(err), roll_back: Box::new(roll_back) },
+        }
+    })
 }
 
 /// The init waits at its start socket, if it was made so.

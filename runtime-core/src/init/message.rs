@@ -4,10 +4,13 @@
 //!   parent                                       init (or an exec'd process)
 //!     | -- one byte ---------------------------> |   only with a new user namespace: its maps are written
 //!     | -- Orders -----------------------------> |   the cgroups are joined; the steps begin
+//!     | -- Source, with a mount's fd, ... -----> |   only those that the init could not open itself
 //!     | <------------------------------- Hooks -- |   only if asked for: the mounts are made
 //!     |    (prestart and createRuntime hooks)     |
 //!     | -- Go ----------------------------------> |
 //!     |                                           |   createContainer hooks, pivot_root, ..., privileges dropped
+//!     | <---------------------------- Listener -- |   only with SCMP_ACT_NOTIFY; the filter is on
+//!     |    (takes it by pidfd_getfd, tells the agent)
 //!     | <----------- Ready, with the pty's fd --- |   all that can be found wrong has been found
 //!     | -- Go (the start verb) ------------------> |   or, where another process is to start it, see below
 //!     |                                           |   startContainer hooks, execve
@@ -70,6 +73,8 @@ pub(crate) struct Passed {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Environment<P, H> {
     pub(crate) rootfs: P,
+    /// How many [`Source`]s follow the orders.
+    pub(crate) sources: usize,
     pub(crate) new_cgroup_namespace: bool,
     pub(crate) new_network_namespace: bool,
     pub(crate) hostname: Option<String>,
@@ -106,6 +111,13 @@ pub(crate) struct Process {
     pub(crate) selinux_label: Option<String>,
 }
 
+/// From the parent, after the orders: a detached mount comes with it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Source {
+    /// Which of the plan's mounts it is the source of.
+    pub(crate) place: usize,
+}
+
 /// From the parent, after the orders.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Go;
@@ -116,6 +128,11 @@ pub(crate) enum Reply {
     Hooks,
     /// To a starter: it is this one whose `Go` counts.
     Starting,
+    /// The filter's notifications are about to come to this descriptor of the init's: from here on any system call may wait
+    /// for the agent, so that the parent takes the descriptor and hands it on unasked.
+    Listener {
+        fd: i32,
+    },
     /// Waits for the start. `warnings` tell what was degraded; with a terminal its master comes with this message.
     Ready {
         warnings: Vec<String>,

@@ -65,6 +65,7 @@ impl Init<'_> {
         environment: &Environment<crate::rootfs::Plan, oci_spec::runtime::Hook>,
     ) -> Result<Infallible, Failure> {
         let rootfs = &environment.rootfs;
+        at(Step::Sources, self.sources(environment))?;
         at(Step::JoinMountNamespace, self.join_mount_namespace())?;
         at(Step::CgroupNamespace, steps::cgroup_namespace(environment))?;
         at(Step::Keyring, self.keyring())?;
@@ -89,6 +90,7 @@ impl Init<'_> {
         let program = at(Step::Executable, self.find_program())?;
         // Close fds last: a leaked host directory fd defeats the rootfs (CVE-2024-21626).
         at(Step::Descriptors, crate::sys::fd::cloexec_from(SOCKET_FD))?;
+        at(Step::Seccomp, self.notifying_seccomp())?;
         let ready = Reply::Ready { warnings: std::mem::take(&mut self.warnings) };
         at(Step::Ready, self.channel.send_with(&ready, console.as_ref().map(AsFd::as_fd)))?;
         drop(console);
@@ -111,6 +113,7 @@ impl Init<'_> {
         self.become_user(labels)?;
         let program = at(Step::Executable, self.find_program())?;
         at(Step::Descriptors, crate::sys::fd::cloexec_from(SOCKET_FD))?;
+        at(Step::Seccomp, self.notifying_seccomp())?;
         let ready = Reply::Ready { warnings: std::mem::take(&mut self.warnings) };
         at(Step::Ready, self.channel.send_with(&ready, console.as_ref().map(AsFd::as_fd)))?;
         drop(console);

@@ -1,15 +1,15 @@
-//! What the kernel's schedulers are told of the process, and its personality.
+//! What the kernel's schedulers and its allocator of memory are told of the process, and its personality.
 
 use oci_spec::runtime::{
-    IOPriorityClass, LinuxIOPriority, LinuxPersonalityDomain, LinuxSchedulerFlag as Flag,
-    LinuxSchedulerPolicy as Policy, Scheduler,
+    IOPriorityClass, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonalityDomain, LinuxSchedulerFlag as Flag,
+    LinuxSchedulerPolicy as Policy, MemoryPolicyFlagType as MemoryFlag, MemoryPolicyModeType as MemoryMode, Scheduler,
 };
 use rustix::io::Errno;
 use rustix::thread::CpuSet;
 use serde::{Deserialize, Serialize};
 
 use crate::ErrorKind;
-use crate::sys::schedule::{Attributes, set_attributes, set_io_priority, set_personality};
+use crate::sys::schedule::{Attributes, set_attributes, set_io_priority, set_memory_policy, set_personality};
 
 /// linux/personality.h
 const PER_LINUX: u32 = 0;
@@ -24,6 +24,8 @@ pub(crate) struct Schedule {
     /// "0-3,7". Of the spec's two lists the final one: the process is born in its cgroup, so that there is no time before
     /// for the initial one.
     pub(crate) cpus: Option<String>,
+    #[serde(default)]
+    pub(crate) memory: Option<LinuxMemoryPolicy>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,15 @@ pub(super) enum Error {
     },
     #[error("process.execCPUAffinity {0:?} is no list of CPUs")]
     Cpus(String),
+    #[error("linux.memoryPolicy nodes {0:?} are no list of nodes")]
+    Nodes(String),
+    #[error("set linux.memoryPolicy {mode} of nodes {nodes:?}")]
+    MemoryPolicy {
+        mode: MemoryMode,
+        nodes: String,
+        #[source]
+        err: Errno,
+    },
     #[error("set process.execCPUAffinity {cpus:?}")]
     Affinity {
         cpus: String,
@@ -61,10 +72,12 @@ pub(super) enum Error {
 impl Error {
     pub(super) fn kind(&self) -> ErrorKind {
         match self {
-            Self::Cpus(_) => ErrorKind::InvalidArgument,
+            Self::Cpus(_) | Self::Nodes(_) => ErrorKind::InvalidArgument,
+            Self::MemoryPolicy { err: Errno::NOSYS, .. } => ErrorKind::Unimplemented,
             Self::Scheduler { err, .. }
             | Self::IoPriority { err, .. }
             | Self::Personality { err, .. }
+            | Self::MemoryPolicy { err, .. }
             | Self::Affinity { err, .. } => match *err {
                 Errno::INVAL => ErrorKind::InvalidArgument,
                 // Realtime classes need CAP_SYS_NICE or CAP_SYS_ADMIN of the host.
@@ -94,7 +107,59 @@ pub(super) fn apply(schedule: &Schedule) -> Result<(), Error> {
     if let Some(domain) = schedule.personality {
         set_personality(personality(domain)).map_err(|err| Error::Personality { domain, err })?;
     }
+    if let Some(policy) = &schedule.memory {
+        apply_memory_policy(policy)?;
+    }
     Ok(())
+}
+
+fn apply_memory_policy(policy: &LinuxMemoryPolicy) -> Result<(), Error> {
+    let nodes = policy.nodes().clone().unwrap_or_default();
+    let mask = node_mask(&nodes).ok_or_else(|| Error::Nodes(nodes.clone()))?;
+    let mode = policy.flags().iter().flatten().fold(memory_mode(policy.mode()), |mode, flag| mode | memory_flag(*flag));
+    let failed = |err| Error::MemoryPolicy { mode: policy.mode(), nodes, err };
+    set_memory_policy(mode, &mask).map_err(failed)
+}
+
+/// linux/mempolicy.h
+fn memory_mode(mode: MemoryMode) -> i32 {
+    match mode {
+        MemoryMode::MpolDefault => 0,
+        MemoryMode::MpolPreferred => 1,
+        MemoryMode::MpolBind => 2,
+        MemoryMode::MpolInterleave => 3,
+        MemoryMode::MpolLocal => 4,
+        MemoryMode::MpolPreferredMany => 5,
+        MemoryMode::MpolWeightedInterleave => 6,
+    }
+}
+
+/// linux/mempolicy.h
+fn memory_flag(flag: MemoryFlag) -> i32 {
+    match flag {
+        MemoryFlag::MpolFStaticNodes => 1 << 15,
+        MemoryFlag::MpolFRelativeNodes => 1 << 14,
+        MemoryFlag::MpolFNumaBalancing => 1 << 13,
+    }
+}
+
+/// More than any kernel has (CONFIG_NODES_SHIFT is at most 10).
+const MAX_NODE: usize = 1023;
+
+/// As few words as hold the highest node; none for an empty list.
+fn node_mask(list: &str) -> Option<Vec<u64>> {
+    let mut mask = Vec::new();
+    if list.is_empty() {
+        return Some(mask);
+    }
+    for node in ranges(list, MAX_NODE)?.into_iter().flatten() {
+        let word = node / u64::BITS as usize;
+        if mask.len() <= word {
+            mask.resize(word + 1, 0);
+        }
+        mask[word] |= 1u64 << (node % u64::BITS as usize);
+    }
+    Some(mask)
 }
 
 fn attributes(scheduler: &Scheduler) -> Result<Attributes, Errno> {
@@ -156,15 +221,18 @@ fn personality(domain: LinuxPersonalityDomain) -> u32 {
 /// `None` if it is no list, or names a CPU that no kernel has.
 fn cpu_set(list: &str) -> Option<CpuSet> {
     let mut set = CpuSet::new();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.trim().parse::<usize>().ok()?, last.trim().parse::<usize>().ok()?);
-        if first > last || last >= CpuSet::MAX_CPU {
-            return None;
-        }
-        (first..=last).for_each(|cpu| set.set(cpu));
-    }
+    ranges(list, CpuSet::MAX_CPU - 1)?.into_iter().flatten().for_each(|cpu| set.set(cpu));
     Some(set)
+}
+
+/// Of "0-3,7". `None` if it is no list, or has a number above `most`.
+fn ranges(list: &str, most: usize) -> Option<Vec<std::ops::RangeInclusive<usize>>> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first <= last && last <= most).then_some(first..=last)
+    };
+    list.split(',').map(range).collect()
 }
 
 #[cfg(test)]
@@ -179,6 +247,15 @@ mod tests {
         for wrong in ["", "a", "3-1", "1-", "0,,2", "99999999"] {
             assert_eq!(cpus(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn lists_of_nodes_become_a_mask() {
+        assert_eq!(node_mask(""), Some(vec![]));
+        assert_eq!(node_mask("0,2-3"), Some(vec![0b1101]));
+        assert_eq!(node_mask("64"), Some(vec![0, 1]));
+        assert_eq!(node_mask("1024"), None);
+        assert_eq!(node_mask("x"), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::error::{ErrorKind, errno, errno_text};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
     Orders,
+    Sources,
     JoinMountNamespace,
     CgroupNamespace,
     Keyring,
@@ -46,6 +47,7 @@ impl Step {
     pub(crate) fn operation(self) -> &'static str {
         match self {
             Self::Orders => "read the orders",
+            Self::Sources => "take over the sources of mounts",
             Self::JoinMountNamespace => "join the mount namespace",
             Self::CgroupNamespace => "make a cgroup namespace",
             Self::Keyring => "join the session keyring",

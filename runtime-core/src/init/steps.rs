@@ -1,7 +1,7 @@
 //! The steps that need no module of their own.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use oci_spec::runtime::Hook;
 use rustix::fs::Mode;
@@ -11,7 +11,7 @@ use super::capabilities::Sets;
 use super::channel::{self, Channel};
 use super::descriptors::Descriptors;
 use super::executable::{self, Program};
-use super::message::{Environment, Go, Received, Reply};
+use super::message::{Environment, Go, Received, Reply, Source};
 use super::{console, rlimits, user};
 use crate::rootfs::{self, Console, Plan};
 use crate::{hooks, seccomp};
@@ -27,6 +27,8 @@ pub(super) struct Init<'a> {
     pub(super) warnings: Vec<String>,
     /// The process's, less what is not ours to give.
     capability_sets: Sets,
+    /// Open until the parent has a duplicate.
+    listener: Option<OwnedFd>,
     in_working_directory: bool,
 }
 
@@ -51,6 +53,28 @@ pub(super) enum DirectoryError {
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+pub(super) enum FilterError {
+    #[error(transparent)]
+    Seccomp(#[from] seccomp::Error),
+    #[error(transparent)]
+    Channel(#[from] channel::Error),
+    #[error("look for a free descriptor")]
+    Descriptor(#[source] Errno),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum SourceError {
+    #[error(transparent)]
+    Channel(#[from] channel::Error),
+    #[error("no mount came for entry {0} of the mounts")]
+    Missing(usize),
+    #[error(transparent)]
+    Rootfs(#[from] rootfs::Error),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub(super) enum ConsoleError {
     #[error(transparent)]
     Rootfs(#[from] rootfs::Error),
@@ -66,6 +90,7 @@ impl<'a> Init<'a> {
             descriptors,
             warnings: Vec::new(),
             capability_sets: Sets::default(),
+            listener: None,
             in_working_directory: false,
         }
     }
@@ -75,6 +100,15 @@ impl<'a> Init<'a> {
         // A pidfd or a namespace's own descriptor. Root and working directory become the namespace's.
         nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNS)
             .map_err(|err| Errno::from_raw_os_error(err as i32))
+    }
+
+    pub(super) fn sources(&self, environment: &Given) -> Result<(), SourceError> {
+        for _ in 0..environment.sources {
+            let (Source { place }, mount) = self.channel.receive_with()?;
+            let mount = mount.ok_or(SourceError::Missing(place))?;
+            environment.rootfs.take_source(place, mount)?;
+        }
+        Ok(())
     }
 
     /// A keyring of the container's own, so that it does not see the keys of whoever started the runtime.
@@ -142,19 +176,39 @@ impl<'a> Init<'a> {
         if self.orders.process.no_new_privileges { rustix::thread::set_no_new_privs(true) } else { Ok(()) }
     }
 
-    pub(super) fn early_seccomp(&self) -> Result<(), seccomp::Error> {
+    pub(super) fn early_seccomp(&mut self) -> Result<(), FilterError> {
         match &self.orders.seccomp {
-            Some(filter) if !self.orders.process.no_new_privileges => seccomp::install(filter),
+            Some(filter) if !self.orders.process.no_new_privileges => self.install(filter),
+            _ => Ok(()),
+        }
+    }
+
+    /// With an agent, while its creator is there to tell it.
+    pub(super) fn notifying_seccomp(&mut self) -> Result<(), FilterError> {
+        match &self.orders.seccomp {
+            Some(filter) if self.orders.process.no_new_privileges && filter.listener.is_some() => self.install(filter),
             _ => Ok(()),
         }
     }
 
     /// As late as can be, so that the filter need not allow what the steps before do.
-    pub(super) fn late_seccomp(&self) -> Result<(), seccomp::Error> {
+    pub(super) fn late_seccomp(&mut self) -> Result<(), FilterError> {
         match &self.orders.seccomp {
-            Some(filter) if self.orders.process.no_new_privileges => seccomp::install(filter),
+            Some(filter) if self.orders.process.no_new_privileges && filter.listener.is_none() => self.install(filter),
             _ => Ok(()),
         }
+    }
+
+    fn install(&mut self, filter: &seccomp::Filter) -> Result<(), FilterError> {
+        if filter.listener.is_some() {
+            // The kernel takes the lowest number that is free, and there is no other thread to take it first.
+            let next = rustix::io::fcntl_dupfd_cloexec(self.channel.as_fd(), 0).map_err(FilterError::Descriptor)?;
+            let fd = next.as_raw_fd();
+            drop(next);
+            self.channel.send(&Reply::Listener { fd })?;
+        }
+        self.listener = seccomp::install(filter)?;
+        Ok(())
     }
 
     pub(super) fn limit_bounding(&mut self) -> Result<(), Errno> {

@@ -16,7 +16,7 @@ use crate::sys::mount::{MountAttr, mount_setattr};
 pub(super) fn mount(tree: &Tree, entry: &Entry, source: &Path) -> Result<OwnedFd, Error> {
     let target = entry.target.as_path();
     let failed = |err| Error::Bind { source_path: source.to_owned(), target: target.to_owned(), err };
-    let mount = tree::clone_host(source, entry.options.recursive_bind).map_err(failed)?;
+    let mount = entry.clone_source(source).map_err(failed)?;
     set_attrs(&mount, &entry.options).map_err(failed)?;
     let fd = match tree::is_directory(&mount).map_err(failed)? {
         true => tree.make_dir(target),

@@ -14,8 +14,13 @@ pub(crate) enum Error {
     NoMountNamespace,
     #[error("mount on {}: {reason}", target.display())]
     InvalidMount { target: PathBuf, reason: &'static str },
-    #[error("mount on {}: {what} are not supported", target.display())]
-    Unsupported { target: PathBuf, what: &'static str },
+    #[error("map the ids of {} for its mount on {}", source_path.display(), target.display())]
+    IdMap {
+        source_path: PathBuf,
+        target: PathBuf,
+        #[source]
+        err: Errno,
+    },
     #[error("rootfs propagation {0:?} is not one of shared, slave, private, unbindable, with or without a leading r")]
     InvalidPropagation(String),
     #[error("device {}: {reason}", path.display())]
@@ -71,7 +76,9 @@ impl Error {
             | Self::HostileTarget { .. }
             | Self::WrongDevice { .. } => ErrorKind::InvalidArgument,
             Self::Bind { err, .. } | Self::Mount { err, .. } | Self::Step { err, .. } => kind_of(*err),
-            Self::Unsupported { .. } => ErrorKind::Unimplemented,
+            // A filesystem that cannot be id-mapped.
+            Self::IdMap { err: Errno::INVAL, .. } => ErrorKind::Unimplemented,
+            Self::IdMap { .. } => ErrorKind::Internal,
             Self::OutOfOrder(_) => ErrorKind::Internal,
         }
     }

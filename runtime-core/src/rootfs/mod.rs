@@ -5,8 +5,8 @@
 //! RESOLVE_IN_ROOT and used by descriptor, so that a hostile image cannot redirect a mount (CVE-2023-27561,
 //! CVE-2023-28642, CVE-2025-31133, CVE-2025-52565, CVE-2025-52881).
 //!
-//! Sources of bind mounts and the rootfs itself are opened by the init. With a user namespace they must therefore be
-//! reachable by the mapped root: every directory above them needs search permission for it.
+//! The rootfs is opened by the init. With a user namespace it must therefore be reachable by the mapped root: every
+//! directory above it needs search permission for it. Sources of bind mounts are then opened by the caller ([`source`]).
 
 mod bind;
 mod cgroups;
@@ -22,6 +22,7 @@ mod pivot;
 mod plan;
 mod restore;
 mod seal;
+mod source;
 mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ mod tree;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,7 @@ pub(crate) use console::{Console, open_console};
 pub(crate) use error::Error;
 pub(crate) use options::NAMES as MOUNT_OPTIONS;
 use options::Options;
+pub(crate) use source::id_lines;
 use tree::Tree;
 
 /// What the init has to do, in an order that the fields do not show: see the methods.
@@ -78,6 +80,10 @@ struct Entry {
     kind: Kind,
     #[serde(flatten)]
     options: Options,
+    ids: Option<source::IdMap>,
+    /// What the caller has opened of a bind mount's source, for an init that could not.
+    #[serde(skip)]
+    source: Mutex<Option<OwnedFd>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -77,6 +77,7 @@ pub(crate) const NAMES: &[&str] = &[
     "diratime",
     "dirsync",
     "exec",
+    "idmap",
     "iversion",
     "lazytime",
     "loud",
@@ -100,6 +101,7 @@ pub(crate) const NAMES: &[&str] = &[
     "relatime",
     "remount",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -131,6 +133,13 @@ pub(crate) const NAMES: &[&str] = &[
     "unbindable",
 ];
 
+/// How far an id map reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Depth {
+    One,
+    Tree,
+}
+
 enum Flag {
     Set(u64),
     Clear(u64),
@@ -149,7 +158,8 @@ pub(super) struct Options {
     pub(super) recursive_bind: bool,
     pub(super) remount: bool,
     pub(super) copy_up: bool,
-    pub(super) id_mapped: bool,
+    /// "idmap", or "ridmap" for the whole tree below the mount.
+    pub(super) id_map: Option<Depth>,
     /// For the filesystem itself, in order: `key=value` or a bare key.
     pub(super) data: Vec<(String, Option<String>)>,
 }
@@ -186,7 +196,8 @@ impl Options {
             "rbind" => (self.bind, self.recursive_bind) = (true, true),
             "remount" => self.remount = true,
             "tmpcopyup" => self.copy_up = true,
-            "idmap" | "ridmap" => self.id_mapped = true,
+            "idmap" => self.id_map = Some(Depth::One),
+            "ridmap" => self.id_map = Some(Depth::Tree),
             // Everything else belongs to the filesystem; sync, async, dirsync, lazytime and mand are keys that the VFS
             // takes for every filesystem (fsconfig(2)).
             data => self.data.push(match data.split_once('=') {

@@ -1,12 +1,13 @@
 //! From the spec to a [`Plan`]: everything that can be found wrong outside the container is found here.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
 
 use super::error::Error;
 use super::options::{self, Options};
+use super::source::IdMap;
 use super::tree::clean;
 use super::{Entry, Kind, Plan, PlanOptions, devices, sysctl};
 
@@ -23,7 +24,7 @@ impl Plan {
         }
         let mut mounts = Vec::new();
         for mount in spec.mounts().iter().flatten() {
-            let mut entry = Entry::new(mount, options.bundle)?;
+            let mut entry = Entry::new(mount, options.bundle, options.user_namespace)?;
             entry.adapt(linux, options);
             mounts.push(entry);
         }
@@ -63,14 +64,12 @@ fn absolute(paths: &Option<Vec<String>>) -> Result<Vec<PathBuf>, Error> {
 }
 
 impl Entry {
-    fn new(mount: &Mount, bundle: &Path) -> Result<Self, Error> {
+    fn new(mount: &Mount, bundle: &Path, user_namespace: bool) -> Result<Self, Error> {
         // A relative destination is below the root, as runc has it.
         let target = clean(mount.destination());
-        let refuse = |reason| Err(Error::InvalidMount { target: target.clone(), reason });
+        let invalid = |reason| Error::InvalidMount { target: target.clone(), reason };
+        let refuse = |reason| Err(invalid(reason));
         let options = Options::parse(mount.options().as_deref().unwrap_or_default());
-        if options.id_mapped || mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(Error::Unsupported { target, what: "id-mapped mounts" });
-        }
         if target == Path::new("/") && !options.remount {
             return refuse("the root itself cannot be mounted over");
         }
@@ -89,7 +88,14 @@ impl Entry {
         if matches!(&kind, Kind::Bind { source } if source.as_os_str().is_empty()) {
             return refuse("a bind mount needs a source");
         }
-        Ok(Self { target, kind, options })
+        let ids = match IdMap::new(mount, &options) {
+            Ok(Some(_)) if !matches!(kind, Kind::Bind { .. }) => return refuse("only bind mounts can be id-mapped"),
+            Ok(Some(map)) if map.is_containers() && !user_namespace => {
+                return refuse("idmap without mappings of its own needs a user namespace");
+            }
+            ids => ids.map_err(invalid)?,
+        };
+        Ok(Self { target, kind, options, ids, source: Mutex::new(None) })
     }
 
     /// What the spec cannot know: whether a group is mapped, whether the host has SELinux.

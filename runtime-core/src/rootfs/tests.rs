@@ -372,7 +372,7 @@ fn what_cannot_work_is_refused_in_the_plan() {
     assert!(matches!(plan_of(&no_namespace), Err(Error::NoMountNamespace)));
     let mut id_mapped = default_spec();
     add_mount(&mut id_mapped, bind("/mnt", "/x", &["bind", "idmap"]));
-    assert!(matches!(plan_of(&id_mapped), Err(Error::Unsupported { .. })));
+    assert!(matches!(plan_of(&id_mapped), Err(Error::InvalidMount { .. })));
     let mut propagation = default_spec();
     propagation["linux"]["rootfsPropagation"] = json!("sideways");
     assert!(matches!(plan_of(&propagation), Err(Error::InvalidPropagation(_))));

@@ -13,27 +13,28 @@ use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use super::{Error, newer};
 
 const LONGEST: usize = 4096;
+/// linux/seccomp.h
+const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 /// libseccomp's SCMP_FLTATR_CTL_OPTIMIZE.
 const BINARY_TREE: u32 = 2;
 /// From how many system calls on the tree pays, as in runc. Libraries up to 2.5.4 make a wrong tree of no rules.
 const TREE_ABOVE: usize = 32;
 
 /// seccomp(2)'s flags. TSYNC says nothing to a single thread.
-pub(super) fn flags(profile: &LinuxSeccomp) -> Result<u32, Error> {
+pub(super) fn flags(profile: &LinuxSeccomp, listener: bool) -> u32 {
+    let new_listener = if listener { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 } else { 0 };
     // Without any, runc leaves speculation alone: the mitigation costs more than the filter.
-    let Some(given) = profile.flags() else { return Ok(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32) };
-    given.iter().try_fold(0, |flags, flag| match flag {
-        Flag::SeccompFilterFlagLog => Ok(flags | libc::SECCOMP_FILTER_FLAG_LOG as u32),
-        Flag::SeccompFilterFlagSpecAllow => Ok(flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32),
-        Flag::SeccompFilterFlagTsync => Ok(flags),
-        Flag::SeccompFilterFlagWaitKillableRecv => Err(Error::Unsupported("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")),
+    let Some(given) = profile.flags() else { return libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32 | new_listener };
+    given.iter().fold(new_listener, |flags, flag| match flag {
+        Flag::SeccompFilterFlagLog => flags | libc::SECCOMP_FILTER_FLAG_LOG as u32,
+        Flag::SeccompFilterFlagSpecAllow => flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32,
+        // The kernel knows it with a listener alone (Linux 5.19), and without one it has no meaning.
+        Flag::SeccompFilterFlagWaitKillableRecv if listener => flags | WAIT_KILLABLE_RECV,
+        Flag::SeccompFilterFlagTsync | Flag::SeccompFilterFlagWaitKillableRecv => flags,
     })
 }
 
 pub(super) fn program(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
-    if profile.listener_path().is_some() {
-        return Err(Error::Unsupported("listenerPath"));
-    }
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let mut context = ScmpFilterContext::new(default).map_err(failed("begin a filter", "with its default action"))?;
     let arches = arches(profile);
@@ -111,6 +112,9 @@ fn condition(syscall: &str, arg: &LinuxSeccompArg) -> Result<ScmpArgCompare, Err
 }
 
 fn action(action: Action, errno: Option<u32>) -> Result<ScmpAction, Error> {
+    if errno.is_some() && !matches!(action, Action::ScmpActErrno | Action::ScmpActTrace) {
+        return Err(Error::NoErrno(action));
+    }
     let errno = errno.unwrap_or(libc::EPERM as u32);
     let value = u16::try_from(errno).map_err(|_| Error::Errno(errno));
     Ok(match action {
@@ -121,7 +125,7 @@ fn action(action: Action, errno: Option<u32>) -> Result<ScmpAction, Error> {
         Action::ScmpActTrace => ScmpAction::Trace(value?),
         Action::ScmpActLog => ScmpAction::Log,
         Action::ScmpActAllow => ScmpAction::Allow,
-        Action::ScmpActNotify => return Err(Error::Unsupported("SCMP_ACT_NOTIFY")),
+        Action::ScmpActNotify => ScmpAction::Notify,
     })
 }
 

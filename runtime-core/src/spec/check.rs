@@ -2,13 +2,20 @@
 
 use std::collections::HashSet;
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, LinuxSchedulerPolicy as Policy, Process, Scheduler, Spec};
 
-use super::Error;
+use super::{Error, ids};
 
 /// # Errors
 /// The first rule that the spec breaks.
 pub(crate) fn check(spec: &Spec) -> Result<(), Error> {
+    check_version(spec.version())?;
+    if spec.annotations().iter().flatten().any(|(key, _)| key.is_empty()) {
+        return Err(Error::Missing { field: "a key of annotations" });
+    }
+    if let Some(hooks) = spec.hooks() {
+        check_hooks(hooks)?;
+    }
     let process = spec.process().as_ref().ok_or(Error::Missing { field: "process" })?;
     check_process(process)?;
     let root = spec.root().as_ref().ok_or(Error::Missing { field: "root" })?;
@@ -17,7 +24,42 @@ pub(crate) fn check(spec: &Spec) -> Result<(), Error> {
     }
     let linux = spec.linux().as_ref().ok_or(Error::Missing { field: "linux" })?;
     check_supported(linux)?;
-    check_namespaces(spec, linux)
+    check_namespaces(spec, linux)?;
+    ids::check(linux, process)
+}
+
+/// SemVer 2.0.0, and a major version that is ours: 1, or what came before it.
+fn check_version(version: &str) -> Result<(), Error> {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Vec<Option<u32>> = core.split('.').map(|number| number.parse().ok()).collect();
+    match numbers.as_slice() {
+        [Some(0 | 1), Some(_), Some(_)] => Ok(()),
+        [Some(_), Some(_), Some(_)] => Err(Error::Version(version.to_owned())),
+        _ => Err(Error::Invalid { field: "ociVersion", value: version.to_owned(), expected: "a semantic version" }),
+    }
+}
+
+#[allow(deprecated, reason = "prestart hooks are deprecated and in wide use")]
+fn check_hooks(hooks: &Hooks) -> Result<(), Error> {
+    let all = [
+        hooks.prestart(),
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ];
+    for hook in all.into_iter().flatten().flatten() {
+        if !hook.path().is_absolute() {
+            let value = hook.path().display().to_string();
+            return Err(Error::Invalid { field: "hooks.path", value, expected: "an absolute path" });
+        }
+        if let Some(timeout) = hook.timeout().filter(|timeout| *timeout <= 0) {
+            let value = timeout.to_string();
+            return Err(Error::Invalid { field: "hooks.timeout", value, expected: "greater than zero" });
+        }
+    }
+    Ok(())
 }
 
 fn check_supported(linux: &Linux) -> Result<(), Error> {
@@ -25,7 +67,6 @@ fn check_supported(linux: &Linux) -> Result<(), Error> {
     let given = [
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality.flags", flags.is_some_and(|flags| !flags.is_empty())),
     ];
     match given.into_iter().find(|(_, given)| *given) {
@@ -65,11 +106,32 @@ pub(crate) fn check_process(process: &Process) -> Result<(), Error> {
         let value = io.priority().to_string();
         return Err(Error::Invalid { field: "process.ioPriority.priority", value, expected: "between 0 and 7" });
     }
+    if let Some(scheduler) = process.scheduler() {
+        check_scheduler(scheduler)?;
+    }
     if let Some(adj) = process.oom_score_adj()
         && !(-1000..=1000).contains(&adj)
     {
         let value = adj.to_string();
         return Err(Error::Invalid { field: "process.oomScoreAdj", value, expected: "between -1000 and 1000" });
+    }
+    Ok(())
+}
+
+/// What sched_setattr(2) would say EINVAL to, or take no notice of.
+fn check_scheduler(scheduler: &Scheduler) -> Result<(), Error> {
+    let policy = *scheduler.policy();
+    if let Some(nice) = scheduler.nice().filter(|nice| !(-20..=19).contains(nice)) {
+        let (field, value) = ("process.scheduler.nice", nice.to_string());
+        return Err(Error::Invalid { field, value, expected: "between -20 and 19" });
+    }
+    let realtime = matches!(policy, Policy::SchedFifo | Policy::SchedRr);
+    if scheduler.priority().is_some_and(|priority| priority != 0) && !realtime {
+        return Err(Error::Contradiction("process.scheduler.priority needs SCHED_FIFO or SCHED_RR"));
+    }
+    let times = [scheduler.runtime(), scheduler.deadline(), scheduler.period()];
+    if policy != Policy::SchedDeadline && times.into_iter().flatten().any(|time| *time != 0) {
+        return Err(Error::Contradiction("process.scheduler's runtime, deadline and period need SCHED_DEADLINE"));
     }
     Ok(())
 }

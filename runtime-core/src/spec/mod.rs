@@ -1,6 +1,7 @@
 //! Loading and checking `config.json`.
 
 mod check;
+mod ids;
 
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,10 @@ pub enum Error {
     Duplicate { field: &'static str, value: String },
     #[error("{0}")]
     Contradiction(&'static str),
+    #[error("ociVersion {0:?} is of another major version than 1")]
+    Version(String),
+    #[error("{field} {id} has no mapping in linux.{maps}")]
+    Unmapped { field: &'static str, id: u32, maps: &'static str },
     /// Better than to run a container that is not what was asked for.
     #[error("{field} is not supported")]
     Unsupported { field: &'static str },

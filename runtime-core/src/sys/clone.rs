@@ -100,18 +100,18 @@ pub(crate) struct Failed {
 
 #[repr(C)]
 #[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
+pub(super) struct CloneArgs {
+    pub(super) flags: u64,
+    pub(super) pidfd: u64,
+    pub(super) child_tid: u64,
+    pub(super) parent_tid: u64,
+    pub(super) exit_signal: u64,
+    pub(super) stack: u64,
+    pub(super) stack_size: u64,
+    pub(super) tls: u64,
+    pub(super) set_tid: u64,
+    pub(super) set_tid_size: u64,
+    pub(super) cgroup: u64,
 }
 
 /// The caller's arguments with every descriptor as a number: all that the child reads.
@@ -178,10 +178,10 @@ impl<'a> Plain<'a> {
 }
 
 /// All signals blocked in this thread: a handler of the caller's must not run in the child, which shares its pipes.
-struct BlockedSignals(libc::sigset_t);
+pub(super) struct BlockedSignals(libc::sigset_t);
 
 impl BlockedSignals {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         // SAFETY: both sets are plain data that sigfillset and pthread_sigmask fill in; the mask is of this thread alone.
         unsafe {
             let mut all: libc::sigset_t = std::mem::zeroed();
@@ -203,9 +203,9 @@ impl Drop for BlockedSignals {
 }
 
 /// 0 in the child. The child gets a copy of this thread's stack and address space (no CLONE_VM).
-fn clone3(args: &CloneArgs) -> Result<i32, Errno> {
+pub(super) fn clone3(args: &CloneArgs) -> Result<i32, Errno> {
     // SAFETY: `args` is a valid clone_args of the size given; without CLONE_VM the child runs on its own copy of the
-    // stack, and every caller in this file keeps to system calls in the child.
+    // stack, and every caller keeps to system calls in the child.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, args, size_of::<CloneArgs>()) };
     if pid < 0 { Err(errno()) } else { Ok(pid as i32) }
 }

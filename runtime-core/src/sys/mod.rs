@@ -13,3 +13,4 @@ pub(crate) mod process;
 pub(crate) mod schedule;
 pub(crate) mod seccomp;
 pub(crate) mod swrk;
+pub(crate) mod user_namespace;

@@ -1,4 +1,4 @@
-//! sched_setattr(2), ioprio_set(2) and personality(2).
+//! sched_setattr(2), ioprio_set(2), personality(2) and set_mempolicy(2).
 
 use rustix::io::Errno;
 
@@ -42,5 +42,15 @@ pub(crate) fn set_io_priority(class: u32, priority: u32) -> Result<(), Errno> {
 pub(crate) fn set_personality(personality: u32) -> Result<(), Errno> {
     // SAFETY: takes a number.
     let result = unsafe { libc::personality(libc::c_ulong::from(personality)) };
+    if result < 0 { Err(errno()) } else { Ok(()) }
+}
+
+/// Of the calling thread; linux/mempolicy.h has the modes, to which the flags are added. Bit 0 of the first word is node 0.
+pub(crate) fn set_memory_policy(mode: libc::c_int, nodes: &[u64]) -> Result<(), Errno> {
+    // The kernel takes one bit less than it is told of.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * u64::BITS as usize + 1 };
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the kernel reads `bits - 1` bits, which are what `nodes` holds, and keeps no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) };
     if result < 0 { Err(errno()) } else { Ok(()) }
 }

@@ -50,7 +50,7 @@ impl Bundle {
         std::fs::copy(BUSYBOX, rootfs.join("bin/busybox")).unwrap();
         for name in [
             "sh", "cat", "id", "sleep", "true", "ls", "hostname", "stty", "tty", "kill", "grep", "readlink", "ip",
-            "umask", "uname", "cut", "ionice", "mkdir", "rmdir", "stat", "mount",
+            "umask", "uname", "cut", "ionice", "mkdir", "rmdir", "stat", "mount", "sort", "test", "touch",
         ] {
             symlink("busybox", rootfs.join("bin").join(name)).unwrap();
         }

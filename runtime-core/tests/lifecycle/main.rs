@@ -6,9 +6,12 @@
 mod bundle;
 mod cgroups;
 mod exec;
+mod hooks;
 mod hostile;
+mod mounts;
 mod namespaces;
 mod process;
+mod seccomp;
 mod start;
 mod verbs;
 
@@ -28,9 +31,19 @@ fn main() {
         runtime_core::init::main();
     }
     let mut arguments = Arguments::from_args();
-    let tests: Vec<(&str, fn())> =
-        [verbs::TESTS, process::TESTS, exec::TESTS, cgroups::TESTS, namespaces::TESTS, hostile::TESTS, start::TESTS]
-            .concat();
+    let tests: Vec<(&str, fn())> = [
+        verbs::TESTS,
+        process::TESTS,
+        exec::TESTS,
+        cgroups::TESTS,
+        namespaces::TESTS,
+        hostile::TESTS,
+        mounts::TESTS,
+        seccomp::TESTS,
+        hooks::TESTS,
+        start::TESTS,
+    ]
+    .concat();
     let on_v2: Vec<(&str, fn())> = [verbs::TESTS, exec::TESTS, cgroups::TESTS].concat();
     let missing = missing();
     let inside_v2 = std::env::var_os(V2).is_some();

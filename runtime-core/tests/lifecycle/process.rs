@@ -13,14 +13,13 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("ambient_capabilities_reach_another_user", ambient_capabilities_reach_another_user),
     ("rlimits_are_set_or_named", rlimits_are_set_or_named),
     ("scheduling_and_personality_are_the_specs", scheduling_and_personality_are_the_specs),
+    ("the_memory_policy_is_the_specs", the_memory_policy_is_the_specs),
     ("the_working_directory_is_made", the_working_directory_is_made),
     ("no_descriptor_leaks", no_descriptor_leaks),
     ("signals_are_at_their_defaults", signals_are_at_their_defaults),
     ("a_terminal_controls_the_session", a_terminal_controls_the_session),
     ("a_missing_program_is_found_at_create", a_missing_program_is_found_at_create),
     ("a_file_that_is_no_program_fails_the_start", a_file_that_is_no_program_fails_the_start),
-    ("hooks_run_in_order", hooks_run_in_order),
-    ("a_failed_hook_leaves_nothing", a_failed_hook_leaves_nothing),
 ];
 
 pub(crate) fn wait_for(path: &Path) {
@@ -105,6 +104,34 @@ fn scheduling_and_personality_are_the_specs() {
     bundle.assert_nothing_left();
 }
 
+fn the_memory_policy_is_the_specs() {
+    // The policy of the process, which its mappings show (proc_pid_numa_maps(5)).
+    let look = "cut -d' ' -f2 /proc/self/numa_maps | sort -u";
+    for (policy, shown) in [
+        (json!({"mode": "MPOL_BIND", "nodes": "0"}), "bind:0"),
+        (json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}), "bind=static:0"),
+        (json!({"mode": "MPOL_INTERLEAVE", "nodes": "0"}), "interleave:0"),
+        (json!({"mode": "MPOL_PREFERRED", "nodes": "0"}), "prefer:0"),
+        (json!({"mode": "MPOL_PREFERRED_MANY", "nodes": "0"}), "prefer"),
+        (json!({"mode": "MPOL_LOCAL"}), "local"),
+        (json!({"mode": "MPOL_DEFAULT"}), "default"),
+    ] {
+        let mut bundle = Bundle::new(&format!("{look}; exec sleep 60"));
+        bundle.spec["linux"]["memoryPolicy"] = policy.clone();
+        let (container, running) = bundle.create().unwrap_or_else(|err| panic!("{}", crate::bundle::chain(&err)));
+        container.start().unwrap();
+        let mut process = bundle.spec["process"].clone();
+        process["args"] = json!(["sh", "-c", look]);
+        let (_, executed) = crate::bundle::exec(&container, process, false).unwrap().finish();
+        container.delete(true).unwrap();
+        let (_, output) = running.finish();
+        // The stack alone was there before the policy.
+        for output in [output, executed] {
+            assert!(output.lines().any(|line| line.starts_with(shown)), "{policy}: {output}");
+        }
+    }
+}
+
 fn the_working_directory_is_made() {
     let mut bundle = Bundle::new("pwd");
     bundle.spec["process"]["cwd"] = "/srv/deep/er".into();
@@ -169,48 +196,4 @@ fn a_file_that_is_no_program_fails_the_start() {
     assert_eq!(running.finish().0, 1);
     container.delete(false).unwrap();
     bundle.assert_nothing_left();
-}
-
-fn hooks_run_in_order() {
-    let mut bundle = Bundle::new("echo program >> /tmp/log");
-    let log = bundle.path().join("rootfs/tmp/log");
-    let hook = |name: &str, file: &str| {
-        let script = format!("read -r state; echo {name} $(echo $state | grep -o '\"status\":\"[a-z]*\"') >> {file}");
-        json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}])
-    };
-    let outside = log.to_str().unwrap();
-    bundle.spec["hooks"] = json!({
-        "prestart": hook("prestart", outside),
-        "createRuntime": hook("createRuntime", outside),
-        "createContainer": hook("createContainer", outside),
-        "startContainer": hook("startContainer", "/tmp/log"),
-        "poststart": hook("poststart", outside),
-        "poststop": hook("poststop", outside),
-    });
-    assert_eq!(bundle.run().0, 0);
-    let text = std::fs::read_to_string(&log).unwrap();
-    let mut lines: Vec<_> = text.lines().collect();
-    // The program and poststart run side by side.
-    lines.retain(|line| *line != "program");
-    assert_eq!(
-        lines,
-        [
-            r#"prestart "status":"creating""#,
-            r#"createRuntime "status":"creating""#,
-            r#"createContainer "status":"creating""#,
-            r#"startContainer "status":"created""#,
-            r#"poststart "status":"running""#,
-            r#"poststop "status":"stopped""#,
-        ]
-    );
-}
-
-fn a_failed_hook_leaves_nothing() {
-    let mut bundle = Bundle::new("true");
-    for kind in ["prestart", "createRuntime", "createContainer"] {
-        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo no reason given; exit 3"]}]);
-        bundle.spec["hooks"] = json!({kind: hook});
-        let refused = bundle.refused();
-        assert!(refused.contains(&format!("{kind} hook /bin/sh ended with 3: no reason given")), "{refused}");
-    }
 }

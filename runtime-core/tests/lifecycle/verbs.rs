@@ -165,16 +165,6 @@ fn what_is_wrong_with_a_spec_has_a_kind() {
             "nosuch",
         ),
         (mount(json!({"destination": "/proc/version", "type": "tmpfs"})), ErrorKind::InvalidArgument, "inside /proc"),
-        (
-            mount(json!({"destination": "/m", "type": "bind", "source": "/tmp", "options": ["bind", "idmap"]})),
-            ErrorKind::Unimplemented,
-            "id-mapped mounts",
-        ),
-        (
-            ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"})),
-            ErrorKind::Unimplemented,
-            "listenerPath",
-        ),
         (("/root/path", json!("no/such")), ErrorKind::InvalidArgument, "no/such"),
         (
             ("/linux/resources", json!({"devices": [{"allow": true, "type": "p", "access": "r"}]})),
@@ -189,9 +179,24 @@ fn what_is_wrong_with_a_spec_has_a_kind() {
         (("/linux/intelRdt", json!({"closID": "x"})), ErrorKind::Unimplemented, "linux.intelRdt"),
         (("/linux/netDevices", json!({"eth9": {"name": "eth0"}})), ErrorKind::Unimplemented, "linux.netDevices"),
         (
-            ("/linux/memoryPolicy", json!({"mode": "MPOL_INTERLEAVE", "nodes": "0"})),
-            ErrorKind::Unimplemented,
+            ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "x"})),
+            ErrorKind::InvalidArgument,
             "linux.memoryPolicy",
+        ),
+        (("/linux/memoryPolicy", json!({"mode": "MPOL_BIND"})), ErrorKind::InvalidArgument, "linux.memoryPolicy"),
+        (("/ociVersion", json!("2.0.0")), ErrorKind::InvalidArgument, "major version"),
+        (("/ociVersion", json!("one")), ErrorKind::InvalidArgument, "ociVersion"),
+        (("/annotations", json!({"": "x"})), ErrorKind::InvalidArgument, "annotations"),
+        (("/process/scheduler", json!({"policy": "SCHED_OTHER", "nice": 20})), ErrorKind::InvalidArgument, "nice"),
+        (
+            ("/process/scheduler", json!({"policy": "SCHED_OTHER", "priority": 1})),
+            ErrorKind::InvalidArgument,
+            "SCHED_FIFO",
+        ),
+        (
+            ("/process/scheduler", json!({"policy": "SCHED_BATCH", "runtime": 1})),
+            ErrorKind::InvalidArgument,
+            "SCHED_DEADLINE",
         ),
         (
             ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 9})),

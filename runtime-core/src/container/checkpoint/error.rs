@@ -43,6 +43,9 @@ pub enum CheckpointError {
     #[error("the checkpoint needs an external {kind} namespace, and the spec names no path for one")]
     MissingNamespace { kind: &'static str },
 
+    #[error("CRIU cannot restore the id-mapped mount on {}", .0.display())]
+    IdMapped(PathBuf),
+
     #[error("CRIU cannot join a {kind} namespace")]
     UnsupportedNamespace { kind: &'static str },
 

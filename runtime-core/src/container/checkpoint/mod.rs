@@ -81,5 +81,8 @@ pub(super) fn plan(bundle: &Path, spec: &Spec, cgroup: &Cgroup) -> Result<Plan, 
         user_namespace: has(LinuxNamespaceType::User),
         network_namespace: has(LinuxNamespaceType::Network),
     };
-    Plan::new(spec, &options).map_err(|err| CheckpointError::Rootfs(RootfsError(err)))
+    let plan = Plan::new(spec, &options).map_err(|err| CheckpointError::Rootfs(RootfsError(err)))?;
+    // It would come back with the ids of its source.
+    plan.id_mapped().map_or(Ok(()), |target| Err(CheckpointError::IdMapped(target.to_owned())))?;
+    Ok(plan)
 }
