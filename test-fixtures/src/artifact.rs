@@ -9,6 +9,7 @@ use crate::{Error, Result};
 pub const SHIM: &str = "containerd-shim-rtc-v2";
 pub const CLI: &str = "rtc";
 pub const WORKLOAD: &str = "workload";
+pub const VM_AGENT: &str = "vm-agent";
 
 /// The target that static binaries are built for: this machine's, with glibc.
 pub fn triple() -> String {

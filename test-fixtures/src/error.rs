@@ -29,6 +29,8 @@ pub enum Error {
     Node { node: String, log: String },
     #[error("containerd in node {node} did not answer within {after:?}:\n{log}")]
     Containerd { node: String, after: Duration, log: String },
+    #[error("virtual machine {machine} {what}; its console:\n{console}")]
+    Machine { machine: String, what: String, console: String },
     #[error("{what} is not available on this host: {why}")]
     Unsupported { what: &'static str, why: String },
     #[error("{} is not built: run `cargo xtask build`, or set RTC_BIN_DIR to its directory", path.display())]

@@ -2,8 +2,10 @@
 //!
 //! | where | what |
 //! | --- | --- |
-//! | [`tree`] | the root trees that nodes are made from: Debian with containerd 1.7, and with 2.1; made once, cached |
+//! | [`tree`] | the root trees that nodes and machines are made from: Debian with containerd 1.7, and with 2.1 |
+//! | [`cache`] | where those trees, and other things that take long to make, are kept |
 //! | [`node`] | [`Node`]: a host of its own in namespaces, with containerd in it; exec, files, links, leaks |
+//! | [`vm`] | [`Vm`]: a virtual machine with a kernel of its own, which has what this host's may lack |
 //! | [`image`] | OCI images made on the spot: busybox and the workload |
 //! | [`artifact`] | where the built binaries are: the shim, the command line, the workload |
 //! | `cri` | a crate beside this one: a client of the Container Runtime Interface |
@@ -24,19 +26,29 @@
 //! The node dies, whole, when it is dropped, and when the test's process ends in any other way.
 
 pub mod artifact;
+pub mod cache;
 pub mod error;
 #[cfg(feature = "fake-criu")]
 pub mod fake_criu;
 pub mod image;
 pub mod node;
+mod owner;
 pub mod tree;
+pub mod vm;
 
 pub use error::{Error, Result};
 pub use image::Image;
 pub use node::{Cgroups, Node, NodeConfig, Output, Snapshot};
 pub use tree::Tree;
+pub use vm::{Vm, VmConfig};
 
 /// Why nodes cannot run here, or `None` when they can. Tests print it and return.
 pub fn skip_reason() -> Option<&'static str> {
     (!rustix::process::geteuid().is_root()).then_some("a test node needs root")
+}
+
+/// For a person who waits, and for the captured output of a failed test.
+#[expect(clippy::print_stderr, reason = "a test's own output is where this belongs")]
+fn say(what: &str) {
+    eprintln!("{what}");
 }

@@ -1,17 +1,12 @@
-//! The root trees that nodes are made from: made once by debootstrap, shared by all nodes as an overlay's lower layer.
+//! The root trees that nodes and virtual machines are made from: made once by debootstrap, shared by all nodes as an
+//! overlay's lower layer, and by all virtual machines as a disk.
 //!
-//! A tree is cached as `$RTC_CACHE/trees/SUITE-HASH` (default `/var/cache/rtc`), where HASH stands for the package list,
-//! so that a changed list makes a new tree. It is built beside its place and renamed when complete: what has the name is
-//! whole. A lock per tree makes parallel callers wait for the one that builds.
+//! A tree is cached as `$RTC_CACHE/trees/SUITE-HASH` (see `cache`).
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{FlockOperation, flock};
-use sha2::{Digest, Sha256};
-
-use crate::{Error, Result};
+use crate::{Error, Result, cache};
 
 const MIRROR: &str = "http://deb.debian.org/debian";
 const SCRIPTS: &str = "/usr/share/debootstrap/scripts";
@@ -26,15 +21,20 @@ const PACKAGES: &[&str] = &[
     "containernetworking-plugins",
     "criu",
     "crun",
+    // In a virtual machine, the bus of systemd.
+    "dbus",
     "iproute2",
     // runc leaves CRIU's default, which locks the network with iptables.
     "iptables",
     "jq",
+    // In a virtual machine, for its kernel's modules.
+    "kmod",
     "libcriu2",
     "nftables",
     "procps",
     "runc",
     "strace",
+    "systemd",
     "tini",
 ];
 
@@ -60,7 +60,8 @@ impl Tree {
 
     /// Where the complete tree is or will be.
     pub fn path(self) -> PathBuf {
-        cache().join("trees").join(format!("{}-{}", self.suite(), self.hash()))
+        let words = [REVISION, self.suite()].into_iter().chain(PACKAGES.iter().copied());
+        cache::directory().join("trees").join(format!("{}-{}", self.suite(), cache::hash(words)))
     }
 
     /// The tree's root directory, made first when it is missing: about a minute and 450 MB. Blocks, also while another
@@ -70,83 +71,50 @@ impl Tree {
     /// When debootstrap is missing or fails; nothing is left behind then.
     pub fn ensure(self, progress: impl FnOnce(&str)) -> Result<PathBuf> {
         let path = self.path();
-        if path.is_dir() {
-            return Ok(path);
-        }
-        let parent = cache().join("trees");
-        fs::create_dir_all(&parent).map_err(Error::path("create", &parent))?;
-        let lock_path = parent.join(format!(".{}.lock", self.suite()));
-        let lock = File::create(&lock_path).map_err(Error::path("create", &lock_path))?;
-        flock(&lock, FlockOperation::LockExclusive).map_err(|e| Error::path("lock", &lock_path)(e.into()))?;
-        if path.is_dir() {
-            return Ok(path);
-        }
-        progress(&format!("making the {} root tree in {} (about a minute, once)", self.suite(), path.display()));
-        // The lock is ours, so a half-made tree with this name is what a killed build left.
-        let partial = parent.join(format!(".{}-{}.partial", self.suite(), self.hash()));
-        remove_tree(&partial)?;
-        let built = self.debootstrap(&partial).and_then(|()| {
-            remove_tree(&partial.join("var/cache/apt/archives"))?;
-            fs::rename(&partial, &path).map_err(Error::path("rename", &partial))
-        });
-        if let Err(error) = built {
-            remove_tree(&partial)?;
-            return Err(error);
-        }
+        cache::ensure(&path, |partial| {
+            progress(&format!("making the {} root tree in {} (about a minute, once)", self.suite(), path.display()));
+            debootstrap(self.suite(), PACKAGES, partial)
+        })?;
         Ok(path)
     }
-
-    fn debootstrap(self, into: &Path) -> Result<()> {
-        // Bookworm's debootstrap has no script for forky; every newer suite's script is a link to sid's.
-        let script = [self.suite(), "sid"].iter().map(|name| Path::new(SCRIPTS).join(name)).find(|path| path.exists());
-        let Some(script) = script else {
-            return Err(Error::Unsupported { what: "debootstrap", why: format!("no scripts in {SCRIPTS}") });
-        };
-        // In a mount namespace of its own: the proc that it mounts in the tree goes with it, however it ends.
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "--propagation", "private", "debootstrap", "--variant=minbase"])
-            .arg(format!("--include={}", PACKAGES.join(",")))
-            .arg(self.suite())
-            .arg(into)
-            .arg(MIRROR)
-            .arg(script)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null());
-        let named = format!("debootstrap {}", self.suite());
-        let output = command.output().map_err(|source| Error::Spawn { command: named.clone(), source })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
-        let tail: Vec<&str> = text.lines().rev().take(15).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let output_text = format!("{}\n{stderr}", tail.join("\n"));
-        Err(Error::Command { command: named, status: output.status.to_string(), output: output_text })
-    }
-
-    fn hash(self) -> String {
-        let mut hash = Sha256::new();
-        for word in [REVISION, self.suite()].into_iter().chain(PACKAGES.iter().copied()) {
-            hash.update(word);
-            hash.update([0]);
-        }
-        hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-    }
 }
 
-/// `$RTC_CACHE`, else `/var/cache/rtc`.
-pub fn cache() -> PathBuf {
-    std::env::var_os("RTC_CACHE").map_or_else(|| PathBuf::from("/var/cache/rtc"), PathBuf::from)
+/// Installs a suite's smallest system, and `packages`, into a new directory.
+pub(crate) fn debootstrap(suite: &str, packages: &[&str], into: &Path) -> Result<()> {
+    // Bookworm's debootstrap has no script for forky; every newer suite's script is a link to sid's.
+    let script = [suite, "sid"].iter().map(|name| Path::new(SCRIPTS).join(name)).find(|path| path.exists());
+    let Some(script) = script else {
+        return Err(Error::Unsupported { what: "debootstrap", why: format!("no scripts in {SCRIPTS}") });
+    };
+    // In a mount namespace of its own: the proc that it mounts in the tree goes with it, however it ends.
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "debootstrap", "--variant=minbase"])
+        .arg(format!("--include={}", packages.join(",")))
+        .arg(suite)
+        .arg(into)
+        .arg(MIRROR)
+        .arg(script);
+    complete(&format!("debootstrap {suite}"), &mut command)?;
+    cache::remove(&into.join("var/cache/apt/archives"))
 }
 
-fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::path("remove", path)(e)),
-        _ => Ok(()),
+/// Runs a command of the making of a tree or an image to its end.
+///
+/// # Errors
+/// `Command` with the last of its output when it fails.
+pub(crate) fn complete(named: &str, command: &mut Command) -> Result<()> {
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C").stdin(Stdio::null());
+    let output = command.output().map_err(|source| Error::Spawn { command: named.to_owned(), source })?;
+    if output.status.success() {
+        return Ok(());
     }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let tail: Vec<&str> = text.lines().rev().take(15).collect();
+    let tail: Vec<&str> = tail.into_iter().rev().collect();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let output_text = format!("{}\n{stderr}", tail.join("\n"));
+    Err(Error::Command { command: named.to_owned(), status: output.status.to_string(), output: output_text })
 }
 
 #[cfg(test)]

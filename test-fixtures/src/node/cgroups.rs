@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::owner::{self, is_orphaned, subdirectories};
 use crate::{Error, Result};
-
-const PREFIX: &str = "rtc-node-";
 
 /// What a node mounts on `/sys/fs/cgroup`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,9 +89,7 @@ impl NodeCgroups {
     pub(super) fn create(number: u32) -> Result<Self> {
         let hierarchies = Hierarchy::mounted()?;
         sweep(&hierarchies);
-        let owner = std::process::id();
-        let name = format!("{PREFIX}{owner}-{}-{number}", start_time(owner).unwrap_or(0));
-        let this = Self { hierarchies, name };
+        let this = Self { hierarchies, name: owner::name("node", number) };
         match this.make() {
             Ok(()) => Ok(this),
             Err(error) => {
@@ -184,28 +181,6 @@ fn sweep(hierarchies: &[Hierarchy]) {
     }
 }
 
-/// Whether a directory is named as a node's, and its owner is gone.
-pub(super) fn is_orphaned(directory: &Path) -> bool {
-    let name = directory.file_name().unwrap_or_default().to_string_lossy();
-    let Some(owner) = name.strip_prefix(PREFIX) else { return false };
-    let mut fields = owner.split('-').map(|field| field.parse::<u64>().ok());
-    let (Some(Some(pid)), Some(started)) = (fields.next(), fields.next()) else { return false };
-    !u32::try_from(pid).is_ok_and(|pid| start_time(pid) == started)
-}
-
-/// The time when a process was started, in clock ticks since boot: with the pid it names a process for good.
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Field 22; the second is the command in parentheses, which may hold anything.
-    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
-}
-
-pub(super) fn subdirectories(path: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    let directories = entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
-    directories.map(|e| e.path()).collect()
-}
-
 /// Says whether nothing is left.
 fn remove_subtree(path: &Path) -> bool {
     for child in subdirectories(path) {
@@ -230,22 +205,5 @@ mod tests {
         assert_eq!(Hierarchy::parse(named).unwrap().word(), "name=systemd=systemd");
         assert_eq!(Hierarchy::parse(v2).unwrap().word(), "cgroup2=unified");
         assert!(Hierarchy::parse("38 30 0:33 / /proc rw - proc proc rw").is_none());
-    }
-
-    #[test]
-    fn a_node_is_orphaned_with_its_owner() {
-        let own = std::process::id();
-        let started = start_time(own).unwrap();
-        assert!(!is_orphaned(Path::new(&format!("/x/{PREFIX}{own}-{started}-1"))));
-        // The number is another process's by now.
-        assert!(is_orphaned(Path::new(&format!("/x/{PREFIX}{own}-{}-1", started + 1))));
-        assert!(!is_orphaned(Path::new("/x/system.slice")));
-        assert!(!is_orphaned(Path::new(&format!("/x/{PREFIX}of-somebody-else"))));
-    }
-
-    #[test]
-    fn knows_its_own_start() {
-        assert!(start_time(std::process::id()).is_some());
-        assert!(start_time(u32::MAX).is_none());
     }
 }

@@ -37,7 +37,7 @@ pub use self::cgroups::Cgroups;
 use self::cgroups::{Hierarchy, NodeCgroups};
 pub use self::exec::{DEADLINE, Output, Running, Terminal};
 pub use self::leaks::Snapshot;
-use crate::{Error, Image, Result, Tree, artifact};
+use crate::{Error, Image, Result, Tree, artifact, owner};
 
 /// In a node's directory: what lies above the root tree.
 const LAYER: &str = "layer";
@@ -103,19 +103,24 @@ impl Node {
             let why = "no such hierarchy is mounted".to_owned();
             return Err(Error::Unsupported { what: "this cgroup layout", why });
         }
-        let root = tree.ensure(eprint_progress)?;
+        let root = tree.ensure(crate::say)?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("node{}-{number}", std::process::id());
         let cgroups = NodeCgroups::create(number)?;
-        let directory = std::env::temp_dir().join(&cgroups.name);
-        let spawned = make_directory(&directory)
-            .and_then(|()| lay_binaries(&directory.join(LAYER), rtc))
+        let directory = match owner::make_directory(&cgroups.name) {
+            Ok(directory) => directory,
+            Err(error) => {
+                cgroups.remove();
+                return Err(error);
+            }
+        };
+        let spawned = lay_binaries(&directory.join(LAYER), rtc)
             .and_then(|()| spawn_init(&root, &directory, &name, &cgroups, layout));
         let mut child = match spawned {
             Ok(child) => child,
             Err(error) => {
                 cgroups.remove();
-                // It may not be there.
+                // Nobody asks for what is in it.
                 fs::remove_dir_all(&directory).ok();
                 return Err(error);
             }
@@ -196,7 +201,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.end();
         if std::thread::panicking() {
-            eprint_progress(&format!("containerd's log of {}:\n{}", self.name, self.containerd_log()));
+            crate::say(&format!("containerd's log of {}:\n{}", self.name, self.containerd_log()));
         }
         // Logs of a node that is gone: their loss is no failure.
         fs::remove_dir_all(&self.directory).ok();
@@ -226,29 +231,21 @@ fn lay_binaries(layer: &Path, rtc: bool) -> Result<()> {
     Ok(())
 }
 
-/// Makes a node's directory on the host, and removes those of dead owners. Only logs and links are left in them: what was
-/// mounted went with the nodes.
-fn make_directory(path: &Path) -> Result<()> {
-    for orphan in cgroups::subdirectories(&std::env::temp_dir()).iter().filter(|path| cgroups::is_orphaned(path)) {
-        // Another process may be at it too.
-        fs::remove_dir_all(orphan).ok();
-    }
-    fs::create_dir_all(path.join("mnt")).map_err(Error::path("create", path))
-}
-
 fn spawn_init(root: &Path, directory: &Path, name: &str, cgroups: &NodeCgroups, layout: Cgroups) -> Result<Child> {
     let directories: Vec<String> = cgroups.directories().map(|d| d.display().to_string()).collect();
     let layout = match layout {
         Cgroups::V2 => "v2".to_owned(),
         Cgroups::Hybrid => cgroups.hierarchies.iter().map(Hierarchy::word).collect::<Vec<_>>().join(" "),
     };
+    let mount_point = directory.join("mnt");
+    fs::create_dir_all(&mount_point).map_err(Error::path("create", &mount_point))?;
     let log_path = directory.join("init.log");
     let log = File::create(&log_path).map_err(Error::path("create", &log_path))?;
     let mut command = Command::new("setsid");
     command
         .args(["sh", "-c", include_str!("enter.sh"), "sh", &directories.join(" ")])
         .arg(format!("{}:{}", directory.join(LAYER).display(), root.display()))
-        .arg(directory.join("mnt"))
+        .arg(mount_point)
         .args([name, &layout, include_str!("init.sh")])
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -269,10 +266,4 @@ fn read_ready(output: &mut Lines<BufReader<ChildStdout>>) -> Option<u32> {
         pid = line.strip_prefix("pid ").and_then(|n| n.parse().ok()).or(pid);
     }
     None
-}
-
-/// For a person who waits, and for the captured output of a failed test.
-#[expect(clippy::print_stderr, reason = "a test's own output is where this belongs")]
-fn eprint_progress(what: &str) {
-    eprintln!("{what}");
 }
