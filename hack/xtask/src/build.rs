@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use test_fixtures::artifact::{self, CLI, SHIM, WORKLOAD};
+use test_fixtures::artifact::{self, CLI, SHIM, VM_AGENT, WORKLOAD};
 
 use crate::error::Error;
 use crate::process::{cargo, read, run, say};
@@ -12,7 +12,7 @@ use crate::{host, process};
 
 /// Builds what users get and what tests and nodes need. Returns the directory of the binaries.
 pub(crate) fn all() -> Result<PathBuf, Error> {
-    let mut arguments = vec!["--package", "test-fixtures", "--bin", WORKLOAD];
+    let mut arguments = vec!["--package", "test-fixtures", "--bin", WORKLOAD, "--bin", VM_AGENT];
     arguments.extend(product()?);
     binaries(&arguments)
 }

@@ -7,6 +7,7 @@
 //! | `check` | format, lints, dependencies, and the layering of the crates |
 //! | `bench` | rtc beside runc's shim |
 //! | `node` | a shell in a test node |
+//! | `vm` | a shell in a virtual machine |
 //! | `build` | the static release binaries; installs them |
 //! | `host` | what the host has to have, installed through apt |
 
@@ -19,6 +20,7 @@ mod host;
 mod node;
 mod process;
 mod test;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +56,8 @@ enum Command {
     Check,
     /// Starts a node and a shell in it
     Node(node::Args),
+    /// Boots a virtual machine, and runs a shell or a command in it
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Install { prefix } => build::install(&prefix),
         Command::Check => check::run_checks(),
         Command::Node(args) => return node::run(&args),
+        Command::Vm(args) => return vm::run(&args),
     };
     error::exit_code(result)
 }

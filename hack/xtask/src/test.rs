@@ -1,6 +1,6 @@
 //! Runs the tests, with nextest: each in a process of its own, which is what ends a node that a test left.
 
-use test_fixtures::Tree;
+use test_fixtures::{Tree, vm};
 
 use crate::error::Error;
 use crate::process::{self, cargo, say, succeeds};
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args, which: Which) -> Result<(), Error> {
     process::run(command.args(&args.filters))
 }
 
-/// Builds the binaries, and meanwhile makes the root trees: neither belongs into a test's time.
+/// Builds the binaries, meanwhile makes the root trees, and then the machines' disks: none of it belongs into a test's time.
 fn prepare(args: &Args) -> Result<(), Error> {
     std::thread::scope(|scope| {
         let trees = Tree::ALL.map(|tree| scope.spawn(move || tree.ensure(say)));
@@ -48,8 +48,13 @@ fn prepare(args: &Args) -> Result<(), Error> {
         for tree in trees {
             tree.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
-        Ok(())
-    })
+        Ok::<(), Error>(())
+    })?;
+    // Some hosts cannot have them, and the tests that need them say so.
+    if let Err(error) = vm::prepare(Tree::Forky, &say) {
+        say(&format!("the tests in virtual machines are skipped: {error}"));
+    }
+    Ok(())
 }
 
 fn install_nextest() -> Result<(), Error> {
