@@ -173,13 +173,12 @@ fn read_tasks(dir: &Path, common: &[u32]) -> Result<Vec<Task>, Error> {
     let mut image = Image::open(dir, "pstree.img", &[common, &[PSTREE]].concat())?;
     let mut tasks = Vec::new();
     while let Some(entry) = image.next::<PstreeEntry>()? {
-        tasks.push(Task {
-            pid: entry.pid,
-            parent: entry.ppid,
-            group: entry.pgid,
-            session: entry.sid,
-            threads: entry.threads,
-        });
+        let mut threads = entry.threads;
+        // The main thread comes first; of a zombie CRIU writes what happens to be in memory there, and reads nothing of it.
+        if let Some(main) = threads.first_mut() {
+            *main = entry.pid;
+        }
+        tasks.push(Task { pid: entry.pid, parent: entry.ppid, group: entry.pgid, session: entry.sid, threads });
     }
     if tasks.is_empty() {
         return Err(image.damaged("it has no process"));
@@ -401,6 +400,21 @@ mod tests {
         let dir = checkpoint();
         fs::remove_file(dir.path().join("core-4.img")).unwrap();
         assert!(reason(dir.path()).contains("core-4.img"));
+    }
+
+    /// As CRIU writes a zombie: its image is under its pid, and its thread is no number at all.
+    #[test]
+    fn a_zombie_has_one_thread_its_own() {
+        let dir = checkpoint();
+        let tree = [
+            PstreeEntry { pid: 1, ppid: 0, pgid: 1, sid: 1, threads: vec![1, 4] },
+            PstreeEntry { pid: 7, ppid: 1, pgid: 7, sid: 1, threads: vec![3_864_432_432] },
+        ];
+        let tree = image(&[COMMON, PSTREE], &tree.map(|entry| entry.encode_to_vec()));
+        fs::write(dir.path().join("pstree.img"), tree).unwrap();
+        assert_eq!(Images::read(dir.path()).unwrap().tasks[1].threads, [7]);
+        fs::remove_file(dir.path().join("core-7.img")).unwrap();
+        assert!(reason(dir.path()).contains("core-7.img"));
     }
 
     #[test]
