@@ -15,6 +15,7 @@ const TABLE: &[(&str, &str)] = &[
     ("Can't dump ghost file", "raise ghost-limit above the size of the deleted file"),
     ("--link-remap", "checkpoint with link-remap"),
     ("Found dangling tty", "checkpoint with shell-job"),
+    ("Unseizable non-zombie", "the process is in an uninterruptible wait, and cannot be stopped; try again later"),
     ("io_uring", "CRIU cannot checkpoint a process that uses io_uring"),
     ("page-pipe: splice", "raise fs.pipe-max-size to 16777216"),
     ("Locking network failed: iptables-restore", "install iptables, or use the nftables network lock"),

@@ -14,8 +14,10 @@ use crate::error::Failure;
 const TAIL: u64 = 256 * 1024;
 
 /// Lines that say that it failed, and nothing more; quoted when there is no other.
-const VERDICTS: [&str; 7] = [
+const VERDICTS: [&str; 8] = [
     "failed with -1",
+    // What was not seized cannot be let go.
+    "Unable to detach from",
     "Dumping FAILED",
     "Pre-dumping FAILED",
     "Restoring FAILED",
@@ -130,6 +132,18 @@ mod tests {
         );
         assert!(failure.line.unwrap().contains("Connected TCP socket"));
         assert_eq!(failure.advice.unwrap(), "checkpoint with tcp-established or tcp-close");
+    }
+
+    #[test]
+    fn a_process_that_would_not_stop_is_quoted_and_not_that_it_was_never_held() {
+        let failure = from_text(
+            "(10.0) Error (criu/cr-dump.c:1655): Timeout reached. Try to interrupt: 0\n\
+             (10.0) Error (compel/src/lib/infect.c:262): Unseizable non-zombie 1753 found, state D, err -1/4\n\
+             (10.0) Error (compel/src/lib/infect.c:417): Unable to detach from 1753: No such process\n\
+             (10.0) Error (criu/cr-dump.c:1975): Dumping FAILED.\n",
+        );
+        assert!(failure.line.unwrap().contains("Unseizable non-zombie 1753"));
+        assert!(failure.advice.unwrap().contains("uninterruptible"));
     }
 
     #[test]
