@@ -32,8 +32,8 @@ pub use log::logged_version;
 pub use notify::{Answer, Notification, NotificationKind, Notify};
 pub use options::{
     After, CgroupMode, CgroupRoot, Common, CpuInfo, CpuInfoAction, DumpOptions, ExtMount, FeatureCheck, Features,
-    InheritFd, JoinNamespace, Log, NetworkLock, PageServer, PageServerOptions, PageServerStarted, PreDumpMode,
-    PreDumpOptions, RestoreOptions, Restored, Tls, Transport, VersionQuery,
+    InheritFd, InvalidPageServer, JoinNamespace, Log, NetworkLock, PageServer, PageServerOptions, PageServerStarted,
+    PreDumpMode, PreDumpOptions, RestoreOptions, Restored, Tls, Transport, VersionQuery,
 };
 pub use request::Request;
 pub use spawn::{Direct, Process, Spawn};

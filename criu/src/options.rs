@@ -9,7 +9,9 @@ mod page_server;
 mod query;
 mod restore;
 
-pub use common::{CgroupMode, CgroupRoot, Common, ExtMount, Log, NetworkLock, PageServer, Tls, Transport};
+pub use common::{
+    CgroupMode, CgroupRoot, Common, ExtMount, InvalidPageServer, Log, NetworkLock, PageServer, Tls, Transport,
+};
 pub use dump::{After, DumpOptions, PreDumpMode, PreDumpOptions};
 pub use page_server::{PageServerOptions, PageServerStarted};
 pub use query::{CpuInfo, CpuInfoAction, FeatureCheck, Features, VersionQuery};

@@ -192,13 +192,10 @@ impl Error {
             Self::Init { err: InitError(InitErrorKind::Failed(failure)), .. } => failure.kind,
             Self::RollBack { err, .. } => err.kind(),
             Self::Criu { err, .. } => criu_kind(err),
-            Self::Checkpoint { err, .. } if err.is_invalid_argument() => ErrorKind::InvalidArgument,
-            Self::File { .. }
-            | Self::State { .. }
-            | Self::System { .. }
-            | Self::Hook { .. }
-            | Self::Checkpoint { .. }
-            | Self::Init { .. } => ErrorKind::Internal,
+            Self::Checkpoint { err, .. } => err.kind(),
+            Self::File { .. } | Self::State { .. } | Self::System { .. } | Self::Hook { .. } | Self::Init { .. } => {
+                ErrorKind::Internal
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What dump, pre-dump, restore and the page server have in common.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use proto::criu::rpc;
 use serde::{Deserialize, Serialize};
@@ -77,6 +79,13 @@ pub struct PageServer {
     pub transport: Transport,
 }
 
+/// A page server is named by `ADDRESS:PORT`, an IPv6 address in brackets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a page server is ADDRESS:PORT, and {given:?} is not")]
+pub struct InvalidPageServer {
+    given: String,
+}
+
 /// TLS of the page server's connection.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
@@ -147,6 +156,16 @@ pub struct Common {
 }
 
 impl PageServer {
+    /// # Errors
+    /// dup(2)'s, for a socket.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let transport = match &self.transport {
+            Transport::Address { address, port } => Transport::Address { address: address.clone(), port: *port },
+            Transport::Socket(socket) => Transport::Socket(socket.try_clone()?),
+        };
+        Ok(Self { transport })
+    }
+
     pub(crate) fn inherited(&self) -> Option<BorrowedFd<'_>> {
         match &self.transport {
             Transport::Address { .. } => None,
@@ -163,6 +182,24 @@ impl PageServer {
             },
             Transport::Socket(socket) => rpc::CriuPageServerInfo { fd: Some(socket.as_raw_fd()), ..Default::default() },
         }
+    }
+}
+
+impl FromStr for PageServer {
+    type Err = InvalidPageServer;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPageServer> {
+        let parse = || {
+            let (address, port) = text.rsplit_once(':')?;
+            let address = match address.strip_prefix('[') {
+                Some(address) => address.strip_suffix(']')?,
+                None => Some(address).filter(|address| !address.contains(':'))?,
+            };
+            let port = port.parse().ok().filter(|&port| port > 0)?;
+            let address = Some(address).filter(|address| !address.is_empty())?.to_owned();
+            Some(Self { transport: Transport::Address { address, port } })
+        };
+        parse().ok_or_else(|| InvalidPageServer { given: text.to_owned() })
     }
 }
 
@@ -323,4 +360,22 @@ pub(crate) fn flag(on: bool) -> Option<bool> {
 /// protobuf strings are UTF-8: a path that is not is sent with replacement characters, and CRIU does not find it.
 pub(crate) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_server_is_an_address_and_a_port() {
+        let parsed = |text: &str| match text.parse::<PageServer>().map(|server| server.transport) {
+            Ok(Transport::Address { address, port }) => Some((address, port)),
+            Ok(Transport::Socket(_)) | Err(_) => None,
+        };
+        assert_eq!(parsed("10.0.0.1:27").unwrap(), ("10.0.0.1".to_owned(), 27));
+        assert_eq!(parsed("[::1]:27277").unwrap(), ("::1".to_owned(), 27277));
+        for wrong in ["", "host", "host:", ":27", "host:x", "host:0", "host:65536", "::1:27", "[::1:27"] {
+            assert_eq!(parsed(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -45,7 +45,8 @@ use crate::children::Child;
 use crate::init::channel::Channel;
 use crate::{ContainerId, Pid, Result, Signal};
 pub use checkpoint::{
-    CgroupMode, CheckpointError, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, RestoreOptions,
+    CgroupMode, CheckpointError, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, RestoreOptions,
+    Transport,
 };
 pub use status::Status;
 

@@ -165,7 +165,10 @@ impl Restore<'_> {
 
     fn run_criu(&self, arriving: &mut Arriving<'_>) -> Result<Pid> {
         let criu_failed = |err| Error::Criu { id: self.id.clone(), operation: "restore", err: Box::new(err) };
-        let work = Work::new(self.options.work_dir.as_deref(), self.directory.path()).map_err(failed(self.id))?;
+        // The socket of `criu lazy-pages` is there, unless something else is said.
+        let lazy = self.options.lazy_pages.then_some(self.options.image_dir.as_path());
+        let work = self.options.work_dir.as_deref().or(lazy);
+        let work = Work::new(work, self.directory.path()).map_err(failed(self.id))?;
         let root = self.directory.path().join(ROOT);
         fs::create_dir(&root).map_err(CheckpointError::file("mkdir", &root)).map_err(failed(self.id))?;
         let join = self.cgroup.all_join_files().map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
@@ -200,6 +203,7 @@ impl Restore<'_> {
         common.log = Log { file: LOG.to_owned(), level: LOG_LEVEL };
         common.root = Some(root.to_owned());
         common.config_file = checkpoint::config_file(state);
+        common.lazy_pages = self.options.lazy_pages;
         // A device may have another inode here (runc sets it too).
         common.evasive_devices = true;
         common.ext_mounts = match &self.manifest {

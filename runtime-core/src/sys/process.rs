@@ -77,6 +77,18 @@ pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Err
     if result < 0 { Err(errno()) } else { Ok(()) }
 }
 
+/// Whether two processes have one memory between them (kcmp(2), KCMP_VM), as after a vfork(2) until the child executes.
+///
+/// # Errors
+/// ESRCH when one of them is gone; ENOSYS from a kernel without CONFIG_KCMP, where CRIU does not work either.
+pub(crate) fn share_memory(one: i32, other: i32) -> Result<bool, Errno> {
+    /// linux/kcmp.h
+    const KCMP_VM: i32 = 1;
+    // SAFETY: numbers alone.
+    let result = unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0, 0) };
+    if result < 0 { Err(errno()) } else { Ok(result == 0) }
+}
+
 /// Default dispositions for all signals, and none blocked: exec keeps ignored signals ignored, and Rust ignores SIGPIPE.
 /// Makes system calls alone, so that it may be called between clone3 and exec.
 pub(crate) fn reset_signals() {

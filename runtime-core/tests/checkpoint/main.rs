@@ -5,7 +5,9 @@
 #![allow(clippy::print_stdout, reason = "a skipped test says why")]
 
 mod failures;
+mod forks;
 mod kinds;
+mod memory;
 mod runc;
 mod scene;
 
@@ -29,7 +31,7 @@ fn main() {
     if std::env::args_os().next().is_some_and(|name| name == runtime_core::init::ARGV0) {
         runtime_core::init::main();
     }
-    let cases: Vec<(&str, fn())> = [kinds::TESTS, failures::TESTS, runc::TESTS].concat();
+    let cases: Vec<(&str, fn())> = [kinds::TESTS, failures::TESTS, forks::TESTS, memory::TESTS, runc::TESTS].concat();
     if let Ok(name) = std::env::var(CASE) {
         let (_, case) = cases.iter().find(|(case, _)| *case == name).expect("a case of this name");
         return case();
@@ -66,7 +68,10 @@ fn run(name: &str, cgroups: Cgroups) -> Result<(), Failed> {
     node.copy_in(&std::env::current_exe()?, PROGRAM)?;
     node.copy_in(Path::new(HOST_BUSYBOX), BUSYBOX)?;
     let before = node.snapshot();
-    let output = node.exec_within(DEADLINE, ["env", &format!("{CASE}={name}"), PROGRAM])?;
+    let dumps = std::env::var(forks::DUMPS).unwrap_or_default();
+    let deadline = if dumps.is_empty() { DEADLINE } else { 10 * DEADLINE };
+    let variables = [format!("{CASE}={name}"), format!("{}={dumps}", forks::DUMPS)];
+    let output = node.exec_within(deadline, ["env", &variables[0], &variables[1], PROGRAM])?;
     if !output.status.success() {
         return Err(format!("{}\n{}", output.text(), output.error_text()).into());
     }

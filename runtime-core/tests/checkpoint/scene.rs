@@ -24,7 +24,7 @@ pub(crate) struct Bundle {
 pub(crate) struct Counter {
     pub(crate) container: Container,
     pub(crate) started: Started,
-    output: BufReader<File>,
+    pub(crate) output: BufReader<File>,
 }
 
 impl Bundle {
@@ -38,7 +38,7 @@ impl Bundle {
         let busybox = path.join("rootfs/bin/busybox");
         fs::copy(super::BUSYBOX, &busybox).unwrap();
         fs::set_permissions(&busybox, PermissionsExt::from_mode(0o755)).unwrap();
-        for name in ["sh", "sleep", "cat", "ip", "mv", "rm", "head"] {
+        for name in ["sh", "sleep", "cat", "ip", "mv", "rm", "head", "usleep", "xargs"] {
             symlink("busybox", path.join("rootfs/bin").join(name)).unwrap();
         }
         // The way to a mount point may lead over a symlink of the image.
@@ -165,7 +165,7 @@ impl Counter {
 }
 
 /// stdin is at its end, stdout and stderr are one pipe.
-fn pipes() -> (Stdio, BufReader<File>) {
+pub(crate) fn pipes() -> (Stdio, BufReader<File>) {
     let (stdin, closed) = std::io::pipe().unwrap();
     drop(closed);
     let (reader, writer) = std::io::pipe().unwrap();

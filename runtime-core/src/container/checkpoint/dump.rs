@@ -1,24 +1,24 @@
 //! The verb `checkpoint`.
 
-use std::collections::HashSet;
-use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use criu::images::{DESCRIPTORS, DumpStats};
-use criu::{After, Answer, Common, Criu, DumpOptions, Log, MINIMUM, Notification};
+use criu::{After, Answer, Common, Criu, DumpOptions, Log, MINIMUM, Notification, PreDumpOptions, Request};
 use oci_spec::runtime::Spec;
 
 use super::error::CheckpointError;
+use super::frozen::{freeze, settle};
 use super::host::Host;
+use super::images::Images;
 use super::manifest::{self, Manifest, Timings};
-use super::options::{CheckpointOptions, Checkpointed, CriuOptions, NetworkLock};
+use super::options::{CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, Transport};
 use super::swrk::Plain;
-use super::work::{Work, make_dir, open_dir};
+use super::work::{Work, open_dir};
 use super::{config_file, mounts, namespaces, network, plan};
-use crate::container::kill::DEADLINE;
 use crate::container::{Container, Status};
 use crate::{Error, Pid, Result};
 
@@ -26,6 +26,9 @@ const LOG: &str = "dump.log";
 
 /// As runc: warnings are not enough to find out what went wrong, and the log is small beside the pages.
 const LOG_LEVEL: i32 = 4;
+
+/// In the work directory: the user's own configuration of CRIU and the address of lazy pages.
+const LAZY_CONFIG: &str = "criu-lazy.conf";
 
 pub(in crate::container) fn checkpoint(container: &Container, options: &CheckpointOptions) -> Result<Checkpointed> {
     let start = Instant::now();
@@ -37,54 +40,190 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
             return Err(Error::WrongStatus { id: container.id().clone(), problem, status });
         }
     };
-    let criu_failed = |err| Error::Criu { id: container.id().clone(), operation: "checkpoint", err: Box::new(err) };
     let failed = |err| Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err };
-    let criu = Criu::find().map_err(criu_failed)?;
+    check(options).map_err(failed)?;
+    let criu = Criu::find().map_err(criu_failed(container))?;
+    check_features(container, options, &criu)?;
     let spec = crate::spec::load(&container.state.bundle)?;
 
     let images = Images::new(&options.image_dir).map_err(failed)?;
     let work = Work::new(options.work_dir.as_deref(), container.directory.path()).map_err(failed)?;
+    let dump = Dump { container, options, criu: &criu, spec: &spec, work: &work, pid, paused };
+    if options.pre_dump {
+        dump.pre_dump()?;
+        let frozen = dump.stats().map(|stats| stats.frozen);
+        return Ok(Checkpointed { bytes: images.keep(), total: start.elapsed(), frozen });
+    }
     let mut manifest = describe(container, options, &spec, pid).map_err(failed)?;
     tracing::debug!(id = %container.id(), mounts = ?manifest.external_mounts, "external mounts");
-    let request = request(container, options, &spec, &manifest, &work).map_err(failed)?;
     write_descriptors(&options.image_dir, &manifest.descriptors).map_err(failed)?;
-
-    let mut notify = |notification: Notification, _: BorrowedFd<'_>| {
-        tracing::debug!(id = %container.id(), ?notification, "checkpoint");
-        if let Notification::PostDump = notification {
-            manifest.criu = criu::logged_version(&work.path().join(LOG)).unwrap_or_default();
-            manifest.write(&options.image_dir)?;
-        }
-        Ok(Answer::Acknowledge)
-    };
-    let worker = criu.start(request, &Plain).map_err(criu_failed)?;
-    // CRIU looks at a freezer every 100 ms; ours is frozen in less than one. It leaves it as it finds it.
-    if !paused {
-        container.state.cgroup.freeze(DEADLINE).map_err(container.cgroup_failed())?;
-    }
-    let dumped = worker.run(&mut notify, options.limit);
-    settle(container, paused && (dumped.is_err() || options.leave_running));
-    let blamed = |err| criu.blame(work.keep_log(err, LOG, &container.state.bundle), MINIMUM, &Plain);
-    dumped.map_err(|err| criu_failed(blamed(err)))?;
+    dump.dump(&mut manifest)?;
 
     let total = start.elapsed();
-    let stats = finish(&mut manifest, &work, &options.image_dir, total);
-    let bytes = images.keep();
-    Ok(Checkpointed { bytes, total, frozen: stats.map(|stats| stats.frozen) })
+    let stats = dump.stats();
+    add_timings(&mut manifest, &options.image_dir, total, stats.as_ref());
+    Ok(Checkpointed { bytes: images.keep(), total, frozen: stats.map(|stats| stats.frozen) })
 }
 
-/// Whatever CRIU did to the freezer: the container is to be frozen afterwards if it was before and lives, and else not.
-/// What is to die must be thawed too (cgroup v1).
-fn settle(container: &Container, frozen: bool) {
-    let cgroup = &container.state.cgroup;
-    let settled = match cgroup.frozen() {
-        Ok(now) if now == frozen => Ok(()),
-        Ok(_) if frozen => cgroup.freeze(DEADLINE),
-        Ok(_) => cgroup.thaw(DEADLINE),
-        Err(err) => Err(err),
+fn criu_failed(container: &Container) -> impl Fn(criu::Error) -> Error {
+    let id = container.id().clone();
+    move |err| Error::Criu { id: id.clone(), operation: "checkpoint", err: Box::new(err) }
+}
+
+/// What can be refused before anything is touched.
+fn check(options: &CheckpointOptions) -> Result<(), CheckpointError> {
+    if let Some(parent) = &options.parent {
+        let refuse = |problem| Err(CheckpointError::Parent { path: parent.clone(), problem });
+        if parent.is_absolute() {
+            return refuse("the path must be relative to the image directory");
+        }
+        if !options.image_dir.join(parent).is_dir() {
+            return refuse("there is no such directory in the image directory");
+        }
+    }
+    if options.pre_dump && options.lazy_pages {
+        return Err(CheckpointError::PreDump { problem: "has no lazy pages: it writes the memory, and nothing else" });
+    }
+    let serves = matches!(&options.page_server, Some(PageServer { transport: Transport::Address { .. } }));
+    if options.lazy_pages && !serves {
+        return Err(CheckpointError::LazyPagesNowhere);
+    }
+    Ok(())
+}
+
+/// CRIU would find out too, with the container frozen and in words that help nobody.
+fn check_features(container: &Container, options: &CheckpointOptions, criu: &Criu) -> Result<()> {
+    if !options.pre_dump && !options.lazy_pages {
+        return Ok(());
+    }
+    let features = criu.features(&Plain).map_err(criu_failed(container))?;
+    let (feature, needs) = match options.pre_dump {
+        true if !features.mem_track => ("pre-dump", "a kernel that tracks memory (CONFIG_MEM_SOFT_DIRTY)"),
+        false if !features.lazy_pages => ("lazy pages", "a kernel with userfaultfd(2)"),
+        _ => return Ok(()),
     };
-    if let Err(err) = settled {
-        tracing::warn!(id = %container.id(), err = &err as &dyn std::error::Error, "freezer after a checkpoint");
+    let err = CheckpointError::Feature { feature, needs };
+    Err(Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err })
+}
+
+/// One run of CRIU.
+struct Dump<'a> {
+    container: &'a Container,
+    options: &'a CheckpointOptions,
+    criu: &'a Criu,
+    spec: &'a Spec,
+    work: &'a Work,
+    pid: Pid,
+    paused: bool,
+}
+
+impl Dump<'_> {
+    fn dump(&self, manifest: &mut Manifest) -> Result<()> {
+        let request = self.request(manifest).map_err(self.failed())?;
+        let mut notify = |notification: Notification, _: BorrowedFd<'_>| {
+            tracing::debug!(id = %self.container.id(), ?notification, "checkpoint");
+            match notification {
+                Notification::PostDump => {
+                    manifest.criu = criu::logged_version(&self.work.path().join(LOG)).unwrap_or_default();
+                    manifest.write(&self.options.image_dir)?;
+                }
+                Notification::StatusReady => self.tell_ready()?,
+                _ => {}
+            }
+            Ok(Answer::Acknowledge)
+        };
+        self.run(request, &mut notify, !self.options.leave_running)
+    }
+
+    fn pre_dump(&self) -> Result<()> {
+        let mut request =
+            PreDumpOptions::new(self.common(&self.options.criu).map_err(self.failed())?, self.pid.as_raw());
+        request.parent_img = self.options.parent.as_ref().map(|path| path.to_string_lossy().into_owned());
+        request.freeze_cgroup = self.freezer();
+        self.run(request, &mut (), false)
+    }
+
+    fn run<R: Request<Reply = ()>>(&self, request: R, notify: &mut dyn criu::Notify, ends: bool) -> Result<()> {
+        let worker = self.criu.start(request, &Plain).map_err(criu_failed(self.container))?;
+        freeze(self.container, self.paused)?;
+        let dumped = worker.run(notify, self.options.limit);
+        settle(self.container, self.paused && (dumped.is_err() || !ends));
+        dumped.map_err(|err| {
+            let err = self.work.keep_log(err, LOG, &self.container.state.bundle);
+            criu_failed(self.container)(self.criu.blame(err, MINIMUM, &Plain))
+        })
+    }
+
+    fn failed(&self) -> impl Fn(CheckpointError) -> Error {
+        let id = self.container.id().clone();
+        move |err| Error::Checkpoint { id: id.clone(), operation: "checkpoint", err }
+    }
+
+    fn common(&self, options: &CriuOptions) -> Result<Common, CheckpointError> {
+        let mut common = Common::new(open_dir(&self.options.image_dir)?);
+        common.work_dir = Some(self.work.open()?);
+        common.log = Log { file: LOG.to_owned(), level: LOG_LEVEL };
+        common.root = self.spec.root().as_ref().map(|root| self.container.state.bundle.join(root.path()));
+        common.config_file = config_file(&self.container.state);
+        if let Some(server) = &self.options.page_server {
+            let server = server.try_clone().map_err(CheckpointError::file("duplicate", "the page server's socket"))?;
+            common.page_server = Some(server);
+        }
+        options.apply(&mut common);
+        Ok(common)
+    }
+
+    fn request(&self, manifest: &Manifest) -> Result<DumpOptions, CheckpointError> {
+        let options = self.options;
+        let mut common = self.common(&manifest.options)?;
+        common.external = namespaces::external(self.spec)?;
+        common.ext_mounts = manifest.external_mounts.iter().map(|mount| mount.at_dump()).collect();
+        if options.lazy_pages {
+            common.lazy_pages = true;
+            common.config_file = Some(self.lazy_config(common.config_file.as_deref())?);
+        }
+        let mut dump = DumpOptions::new(common, self.pid.as_raw());
+        dump.after = if options.leave_running { After::Run } else { After::Kill };
+        dump.parent_img = manifest.parent.clone();
+        dump.track_mem = manifest.parent.is_some();
+        dump.tcp_skip_in_flight = options.criu.tcp_skip_in_flight;
+        dump.freeze_cgroup = self.freezer();
+        Ok(dump)
+    }
+
+    fn freezer(&self) -> Option<String> {
+        self.container.state.cgroup.freezer_directory().map(|path| path.to_string_lossy().into_owned())
+    }
+
+    /// With lazy pages CRIU heeds the port of a request and not its address, and would show the container's memory to
+    /// whoever can reach this host; it does heed an address in a configuration file.
+    fn lazy_config(&self, user: Option<&Path>) -> Result<std::path::PathBuf, CheckpointError> {
+        let Some(PageServer { transport: Transport::Address { address, .. } }) = &self.options.page_server else {
+            return Err(CheckpointError::LazyPagesNowhere);
+        };
+        let mut config = match user {
+            Some(path) => fs::read(path).map_err(CheckpointError::file("read", path))?,
+            None => Vec::new(),
+        };
+        config.extend(format!("\naddress {address}\n").bytes());
+        let path = self.work.path().join(LAZY_CONFIG);
+        fs::write(&path, config).map_err(CheckpointError::file("write", &path))?;
+        Ok(path)
+    }
+
+    /// runc's protocol for who waits to fetch lazy pages.
+    fn tell_ready(&self) -> std::io::Result<()> {
+        match &self.options.status_fd {
+            Some(fd) => fs::File::from(fd.try_clone()?).write_all(&[0]),
+            None => Ok(()),
+        }
+    }
+
+    /// The checkpoint is good without them.
+    fn stats(&self) -> Option<DumpStats> {
+        DumpStats::read(self.work.path())
+            .inspect_err(|err| tracing::warn!(err = err as &dyn std::error::Error, "statistics of a checkpoint"))
+            .ok()
     }
 }
 
@@ -131,130 +270,16 @@ fn network_lock() -> Option<NetworkLock> {
     (!has_iptables).then_some(NetworkLock::Nftables)
 }
 
-fn request(
-    container: &Container,
-    options: &CheckpointOptions,
-    spec: &Spec,
-    manifest: &Manifest,
-    work: &Work,
-) -> Result<DumpOptions, CheckpointError> {
-    let mut common = Common::new(open_dir(&options.image_dir)?);
-    common.work_dir = Some(work.open()?);
-    common.log = Log { file: LOG.to_owned(), level: LOG_LEVEL };
-    common.root = spec.root().as_ref().map(|root| container.state.bundle.join(root.path()));
-    common.config_file = config_file(&container.state);
-    common.external = namespaces::external(spec)?;
-    common.ext_mounts = manifest.external_mounts.iter().map(|mount| mount.at_dump()).collect();
-    manifest.options.apply(&mut common);
-
-    let pid = container.pid().map_or(0, Pid::as_raw);
-    let mut dump = DumpOptions::new(common, pid);
-    dump.after = if options.leave_running { After::Run } else { After::Kill };
-    dump.parent_img = manifest.parent.clone();
-    dump.track_mem = manifest.parent.is_some();
-    dump.tcp_skip_in_flight = options.criu.tcp_skip_in_flight;
-    dump.freeze_cgroup = container.state.cgroup.freezer_directory().map(|path| path.to_string_lossy().into_owned());
-    Ok(dump)
-}
-
 fn write_descriptors(dir: &Path, descriptors: &[String]) -> Result<(), CheckpointError> {
     let path = dir.join(DESCRIPTORS);
     let json = serde_json::to_vec(descriptors).map_err(CheckpointError::Encode)?;
     fs::write(&path, json).map_err(CheckpointError::file("write", path))
 }
 
-/// Adds the timings. The checkpoint is good without them.
-fn finish(manifest: &mut Manifest, work: &Work, dir: &Path, total: Duration) -> Option<DumpStats> {
-    let stats = DumpStats::read(work.path())
-        .inspect_err(|err| tracing::warn!(err = err as &dyn std::error::Error, "statistics of a checkpoint"))
-        .ok()?;
-    manifest.timings = Some(Timings::new(total, &stats));
+fn add_timings(manifest: &mut Manifest, dir: &Path, total: Duration, stats: Option<&DumpStats>) {
+    let Some(stats) = stats else { return };
+    manifest.timings = Some(Timings::new(total, stats));
     if let Err(err) = manifest.write(dir) {
         tracing::warn!(err = &err as &dyn std::error::Error, "timings of a checkpoint");
-    }
-    Some(stats)
-}
-
-/// The image directory: what a failed dump wrote to it is removed again.
-#[derive(Debug)]
-struct Images<'a> {
-    dir: &'a Path,
-    /// What was there before; `None` if the directory was not.
-    before: Option<HashSet<OsString>>,
-    keep: bool,
-}
-
-impl<'a> Images<'a> {
-    fn new(dir: &'a Path) -> Result<Self, CheckpointError> {
-        let made = make_dir(dir)?;
-        let before = if made { None } else { Some(names(dir)?) };
-        Ok(Self { dir, before, keep: false })
-    }
-
-    /// The size of the whole. What cannot be read does not count: the checkpoint is made, and is no failure any more.
-    fn keep(mut self) -> u64 {
-        self.keep = true;
-        let files = fs::read_dir(self.dir).into_iter().flatten().flatten().filter_map(|entry| entry.metadata().ok());
-        files.filter(|metadata| metadata.is_file()).map(|metadata| metadata.len()).sum()
-    }
-
-    fn discard(&self) -> Result<(), CheckpointError> {
-        let Some(before) = &self.before else {
-            return fs::remove_dir_all(self.dir).map_err(CheckpointError::file("remove", self.dir));
-        };
-        for name in names(self.dir)?.difference(before) {
-            let path = self.dir.join(name);
-            fs::remove_file(&path).map_err(CheckpointError::file("remove", &path))?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Images<'_> {
-    fn drop(&mut self) {
-        if !self.keep
-            && let Err(err) = self.discard()
-        {
-            tracing::warn!(err = &err as &dyn std::error::Error, "images of a failed checkpoint");
-        }
-    }
-}
-
-fn names(dir: &Path) -> Result<HashSet<OsString>, CheckpointError> {
-    let entries = fs::read_dir(dir).map_err(CheckpointError::file("list", dir))?;
-    entries.map(|entry| Ok(entry.map_err(CheckpointError::file("list", dir))?.file_name())).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scratch(name: &str) -> std::path::PathBuf {
-        std::env::temp_dir().join(format!("rtc-images-{name}-{}", std::process::id()))
-    }
-
-    #[test]
-    fn a_failed_dump_leaves_no_directory_that_it_made() {
-        let dir = scratch("new");
-        let images = Images::new(&dir).unwrap();
-        fs::write(dir.join("core-1.img"), "x").unwrap();
-        drop(images);
-        assert!(!dir.exists());
-    }
-
-    #[test]
-    fn a_failed_dump_leaves_what_was_there() {
-        let dir = scratch("old");
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("mine"), "x").unwrap();
-        let images = Images::new(&dir).unwrap();
-        fs::write(dir.join("core-1.img"), "x").unwrap();
-        drop(images);
-        assert_eq!(names(&dir).unwrap().into_iter().collect::<Vec<_>>(), ["mine"]);
-        let images = Images::new(&dir).unwrap();
-        fs::write(dir.join("core-1.img"), "xyz").unwrap();
-        assert_eq!(images.keep(), 4);
-        assert_eq!(names(&dir).unwrap().len(), 2);
-        fs::remove_dir_all(dir).unwrap();
     }
 }

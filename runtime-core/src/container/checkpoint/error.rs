@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::manifest;
 use crate::error::RootfsError;
+use crate::{ErrorKind, Pid};
 
 /// Why a checkpoint cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,21 @@ pub enum CheckpointError {
     #[error("CRIU cannot join a {kind} namespace")]
     UnsupportedNamespace { kind: &'static str },
 
+    #[error("the parent images {}: {problem}", path.display())]
+    Parent { path: PathBuf, problem: &'static str },
+
+    #[error("lazy pages need the address and the port of a page server to serve them on")]
+    LazyPagesNowhere,
+
+    #[error("a pre-dump {problem}")]
+    PreDump { problem: &'static str },
+
+    #[error("CRIU offers no {feature} here: it needs {needs}")]
+    Feature { feature: &'static str, needs: &'static str },
+
+    #[error("process {pid} has executed nothing since its vfork, and CRIU cannot dump a parent that waits for that")]
+    Vfork { pid: Pid },
+
     #[error("the standard streams of the checkpoint are {was}, and those of the new container are {is}")]
     Stdio { was: &'static str, is: &'static str },
 }
@@ -62,12 +78,12 @@ impl CheckpointError {
         move |err| Self::File { operation, path, err }
     }
 
-    /// The caller can do something about it.
-    pub(crate) fn is_invalid_argument(&self) -> bool {
+    pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::File { err, .. } => err.kind() == io::ErrorKind::NotFound,
-            Self::Encode(_) => false,
-            _ => true,
+            Self::File { err, .. } if err.kind() == io::ErrorKind::NotFound => ErrorKind::InvalidArgument,
+            Self::File { .. } | Self::Encode(_) => ErrorKind::Internal,
+            Self::Feature { .. } | Self::Vfork { .. } => ErrorKind::FailedPrecondition,
+            _ => ErrorKind::InvalidArgument,
         }
     }
 }

@@ -9,13 +9,16 @@
 //! ```
 //! - `options`: what can be told; `manifest`: rtc.json; `host`: what of this host matters to it.
 //! - `mounts` (with `mountinfo`): which mounts are not in the images. `namespaces`, `network`: which namespaces.
-//! - `dump`: the verb. `swrk`: how CRIU is started. `work`: where its log is.
+//! - `dump`: the verb. `frozen`: how the container is frozen for it. `images`: what a failed one leaves. `swrk`: how CRIU is
+//!   started. `work`: where its log is.
 //!
 //! A dump that fails leaves the container as it was and the directory without what the dump wrote.
 
 mod dump;
 mod error;
+mod frozen;
 pub(super) mod host;
+mod images;
 pub(super) mod manifest;
 mod mountinfo;
 pub(super) mod mounts;
@@ -27,7 +30,9 @@ pub(super) mod work;
 
 pub(super) use dump::checkpoint;
 pub use error::CheckpointError;
-pub use options::{CgroupMode, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, RestoreOptions};
+pub use options::{
+    CgroupMode, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, RestoreOptions, Transport,
+};
 
 use std::path::{Path, PathBuf};
 

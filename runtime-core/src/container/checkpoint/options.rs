@@ -1,9 +1,10 @@
 //! What a checkpoint and a restore can be told.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use criu::{CgroupMode, NetworkLock};
+pub use criu::{CgroupMode, NetworkLock, PageServer, Transport};
 use serde::{Deserialize, Serialize};
 
 use crate::container::CreateOptions;
@@ -58,17 +59,31 @@ impl CriuOptions {
 }
 
 /// How to checkpoint a container.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct CheckpointOptions {
     /// Where the images go; made with mode 0700 if it is missing.
     pub image_dir: PathBuf,
     /// Where CRIU writes its log and statistics, kept as it is afterwards. Without it they are in the container's state
     /// directory while CRIU runs, and of a failure the log stays in the bundle as `criu-dump.log`.
     pub work_dir: Option<PathBuf>,
-    /// Images of a pre-dump, relative to `image_dir`.
+    /// Images of a pre-dump, or of a dump with tracked memory, relative to `image_dir`: what has not changed since is not
+    /// written again. Turns CRIU's memory tracking on.
     pub parent: Option<PathBuf>,
     /// The container runs on afterwards; without it the container is ended once its images are complete.
     pub leave_running: bool,
+    /// Write the memory alone, as the `parent` of a later checkpoint; the container runs on. Needs a kernel that tracks
+    /// memory (CONFIG_MEM_SOFT_DIRTY), and is refused by name where it does not. What it writes cannot be restored and is
+    /// described by no `rtc.json`.
+    pub pre_dump: bool,
+    /// Leave the memory where it is, and serve it on `page_server`'s port until `criu lazy-pages` has fetched all of it; the
+    /// call returns then, or fails when that failed, and the container runs on here. Whoever has started the restored one
+    /// elsewhere by then must end it.
+    pub lazy_pages: bool,
+    /// With `lazy_pages` the address and port to listen on, which must be an address; without it, where the pages go
+    /// instead of into `image_dir`: a page server, or a connected socket to one.
+    pub page_server: Option<PageServer>,
+    /// One zero byte is written here when the pages of `lazy_pages` are being served.
+    pub status_fd: Option<OwnedFd>,
     pub criu: CriuOptions,
     /// How long CRIU may take; without it, as long as it wants.
     pub limit: Option<Duration>,
@@ -76,8 +91,18 @@ pub struct CheckpointOptions {
 
 impl CheckpointOptions {
     pub fn new(image_dir: PathBuf) -> Self {
-        let criu = CriuOptions::default();
-        Self { image_dir, work_dir: None, parent: None, leave_running: false, criu, limit: None }
+        Self {
+            image_dir,
+            work_dir: None,
+            parent: None,
+            leave_running: false,
+            pre_dump: false,
+            lazy_pages: false,
+            page_server: None,
+            status_fd: None,
+            criu: CriuOptions::default(),
+            limit: None,
+        }
     }
 }
 
@@ -98,8 +123,12 @@ pub struct RestoreOptions {
     /// The container that comes into being: its id, bundle, stdio and the rest.
     pub create: CreateOptions,
     pub image_dir: PathBuf,
-    /// As [`CheckpointOptions::work_dir`]; the log is `criu-restore.log`.
+    /// As [`CheckpointOptions::work_dir`]; the log is `criu-restore.log`. With `lazy_pages` it is where the socket of
+    /// `criu lazy-pages` is, and `image_dir` if nothing is said.
     pub work_dir: Option<PathBuf>,
+    /// Fetch memory when it is used, from a running `criu lazy-pages`: for the images of a dump with
+    /// [`CheckpointOptions::lazy_pages`].
+    pub lazy_pages: bool,
     /// Over what the checkpoint itself says.
     pub criu: CriuOptions,
     /// Another AppArmor profile or SELinux context (`apparmor:NAME`, `selinux:CONTEXT`).
@@ -115,6 +144,7 @@ impl RestoreOptions {
             create,
             image_dir,
             work_dir: None,
+            lazy_pages: false,
             criu: CriuOptions::default(),
             lsm_profile: None,
             lsm_mount_context: None,

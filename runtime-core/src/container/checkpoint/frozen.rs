@@ -1,0 +1,103 @@
+//! The container stands still before CRIU looks at it.
+//!
+//! CRIU can freeze a cgroup itself, but looks whether it has arrived every 100 ms; ours is there in less than one. CRIU
+//! leaves a freezer as it finds it.
+//!
+//! A frozen cgroup is not always one that CRIU can dump. A parent waits for its vfork(2) child in the kernel, where no ptrace
+//! reaches it, and the freezer counts it as frozen; with the child frozen too, before it executes, CRIU waits for the parent
+//! until its patience of ten seconds ends, in vain ("Unseizable non-zombie N found, state D"). posix_spawn(3) is made that way,
+//! and with it many shells and most language runtimes: of a shell that forks all the time one dump in some thirty failed.
+//! So after the freeze such pairs are looked for, and if there is one the container runs for a moment and is frozen again.
+
+use std::collections::HashSet;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::error::CheckpointError;
+use crate::container::Container;
+use crate::container::kill::DEADLINE;
+use crate::sys::process::share_memory;
+use crate::{Error, Pid, Result};
+
+/// How long a vfork may last: what the child executes has to be read from a disk, at the most.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the container runs between two freezes, at first and at the most.
+const MOMENT: [Duration; 2] = [Duration::from_micros(200), Duration::from_millis(50)];
+
+/// Freezes a container so that CRIU can dump it. One that is `paused` is frozen already, and is not thawed.
+///
+/// # Errors
+/// The freezer's, and [`CheckpointError::Vfork`]; the container is as it was then.
+pub(super) fn freeze(container: &Container, paused: bool) -> Result<()> {
+    let cgroup = &container.state.cgroup;
+    let until = Instant::now() + PATIENCE;
+    let [mut moment, longest] = MOMENT;
+    loop {
+        if !paused {
+            cgroup.freeze(DEADLINE).map_err(container.cgroup_failed())?;
+        }
+        let pid = match in_vfork(container) {
+            Ok(None) => return Ok(()),
+            Ok(Some(pid)) => pid,
+            Err(err) => {
+                settle(container, paused);
+                return Err(err);
+            }
+        };
+        if !paused {
+            cgroup.thaw(DEADLINE).map_err(container.cgroup_failed())?;
+        }
+        if paused || Instant::now() >= until {
+            let err = CheckpointError::Vfork { pid };
+            return Err(Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err });
+        }
+        tracing::debug!(id = %container.id(), %pid, "a vfork is under way: not yet");
+        thread::sleep(moment);
+        moment = (moment * 2).min(longest);
+    }
+}
+
+/// Whatever CRIU did to the freezer: the container is to be frozen afterwards if it was before and lives, and else not.
+/// What is to die must be thawed too (cgroup v1).
+pub(super) fn settle(container: &Container, frozen: bool) {
+    let cgroup = &container.state.cgroup;
+    let settled = match cgroup.frozen() {
+        Ok(now) if now == frozen => Ok(()),
+        Ok(_) if frozen => cgroup.freeze(DEADLINE),
+        Ok(_) => cgroup.thaw(DEADLINE),
+        Err(err) => Err(err),
+    };
+    if let Err(err) = settled {
+        tracing::warn!(id = %container.id(), err = &err as &dyn std::error::Error, "freezer after a checkpoint");
+    }
+}
+
+/// A process of the container that still has its parent's memory. One vfork without CLONE_VM, which no library makes, is
+/// not seen.
+fn in_vfork(container: &Container) -> Result<Option<Pid>> {
+    let pids = container.pids()?;
+    let inside: HashSet<i32> = pids.iter().map(|pid| pid.as_raw()).collect();
+    Ok(pids.into_iter().find(|&pid| {
+        parent(pid).filter(|parent| inside.contains(parent)).is_some_and(|parent| {
+            match share_memory(pid.as_raw(), parent) {
+                Ok(shared) => shared,
+                Err(Errno::SRCH) => false,
+                Err(err) => {
+                    tracing::debug!(%pid, %err, "kcmp");
+                    false
+                }
+            }
+        })
+    }))
+}
+
+/// Field 4 of proc_pid_stat(5). The command's name is in parentheses and may hold any byte.
+fn parent(pid: Pid) -> Option<i32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
