@@ -18,7 +18,10 @@ pub(crate) struct Man {
 
 impl Man {
     pub(crate) fn run(self) -> Result<ExitCode, Error> {
-        let written = clap_mangen::generate_to(Args::command().version(env!("CARGO_PKG_VERSION")), &self.directory);
+        let written = clap_mangen::generate_to(
+            Args::command().version(env!("CARGO_PKG_VERSION")).propagate_version(true),
+            &self.directory,
+        );
         written.map_err(|err| Error::File { operation: "write manual pages into", path: self.directory, err })?;
         Ok(ExitCode::SUCCESS)
     }

@@ -9,6 +9,7 @@
 
 mod by_socket;
 mod checkpoint;
+mod cli;
 mod client;
 mod exec;
 mod host;
@@ -90,6 +91,15 @@ macro_rules! lane {
                     return;
                 }
                 host::check_after(LANE, super::pod::prepare, super::pod::CHECKS);
+            }
+
+            #[test]
+            fn command_line() {
+                if LANE.tree == Tree::Trixie {
+                    eprintln!("skipped: its runc is an old one, with other words");
+                    return;
+                }
+                host::check(LANE, cli::CHECKS);
             }
 
             #[test]

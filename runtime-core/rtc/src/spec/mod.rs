@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec as OciSpec};
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::output;
@@ -32,13 +33,45 @@ impl Spec {
         if self.rootless {
             rootless::convert(&mut spec, rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         }
-        let json = output::json_pretty("the specification", &spec, "\t")?;
+        let json = output::json_pretty("the specification", &Ordered::new(&spec)?, "\t")?;
         let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
         match file.and_then(|mut file| std::io::Write::write_all(&mut file, json.as_bytes())) {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::SpecExists(FILE)),
             Err(err) => Err(Error::File { operation: "write", path, err }),
         }
+    }
+}
+
+/// In the order in which people read it, the same each time.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ordered {
+    oci_version: Value,
+    process: Value,
+    root: Value,
+    hostname: Value,
+    mounts: Value,
+    linux: Value,
+}
+
+impl Ordered {
+    fn new(spec: &OciSpec) -> Result<Self, Error> {
+        let mut spec = serde_json::to_value(spec).map_err(|err| Error::Encode { what: "the specification", err })?;
+        for set in ["bounding", "effective", "permitted"] {
+            if let Some(Value::Array(names)) = spec.pointer_mut(&format!("/process/capabilities/{set}")) {
+                names.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
+            }
+        }
+        let mut take = |field: &str| spec[field].take();
+        Ok(Self {
+            oci_version: take("ociVersion"),
+            process: take("process"),
+            root: take("root"),
+            hostname: take("hostname"),
+            mounts: take("mounts"),
+            linux: take("linux"),
+        })
     }
 }
 
@@ -68,6 +101,15 @@ mod tests {
             assert_eq!(namespaces.len(), if unified { 6 } else { 5 });
             assert_eq!(spec.version(), runtime_core::spec::VERSION);
         }
+    }
+
+    #[test]
+    fn it_is_written_whole_and_in_order() {
+        let spec = default(true).unwrap();
+        let ordered = serde_json::to_value(Ordered::new(&spec).unwrap()).unwrap();
+        assert_eq!(serde_json::from_value::<OciSpec>(ordered.clone()).unwrap(), spec);
+        let bounding = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
+        assert_eq!(ordered["process"]["capabilities"]["bounding"], serde_json::json!(bounding));
     }
 
     #[test]
