@@ -8,7 +8,8 @@
 //! | `bench` | rtc beside runc's shim |
 //! | `node` | a shell in a test node |
 //! | `vm` | a shell in a virtual machine |
-//! | `build` | the static release binaries; installs them |
+//! | `build` | the static release binaries |
+//! | `install` | the binaries, manual pages and completions, installed |
 //! | `host` | what the host has to have, installed through apt |
 
 mod bench;
@@ -17,6 +18,7 @@ mod check;
 mod demo;
 mod error;
 mod host;
+mod install;
 mod node;
 mod process;
 mod test;
@@ -46,9 +48,9 @@ enum Command {
     Bench(bench::Args),
     /// Builds the static binaries
     Build,
-    /// Builds the shim and installs it
+    /// Builds the shim and the command line and installs them, with manual pages and shell completions
     Install {
-        /// It goes into PREFIX/bin
+        /// The binaries go into PREFIX/bin, the rest below PREFIX/share
         #[arg(long, default_value = "/usr/local")]
         prefix: PathBuf,
     },
@@ -67,7 +69,7 @@ fn main() -> ExitCode {
         Command::E2e(args) => test::run(&args, test::Which::EndToEnd),
         Command::Bench(args) => bench::run(&args),
         Command::Build => host::prepare().and_then(|()| build::all()).map(drop),
-        Command::Install { prefix } => build::install(&prefix),
+        Command::Install { prefix } => install::install(&prefix),
         Command::Check => check::run_checks(),
         Command::Node(args) => return node::run(&args),
         Command::Vm(args) => return vm::run(&args),
