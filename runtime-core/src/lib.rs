@@ -8,6 +8,7 @@
 pub mod cgroup;
 pub mod children;
 pub mod container;
+pub mod descriptors;
 pub mod error;
 pub mod exe;
 pub mod features;

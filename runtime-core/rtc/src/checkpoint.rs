@@ -133,11 +133,11 @@ fn check_parent(image_dir: &Path, parent: &Path) -> Result<(), Error> {
     }
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(|err| Error::File { operation: "resolve", path: path.to_owned(), err })
 }
 
-fn cgroup_mode(text: &str) -> Result<CgroupMode, &'static str> {
+pub(crate) fn cgroup_mode(text: &str) -> Result<CgroupMode, &'static str> {
     match text {
         "" | "soft" => Ok(CgroupMode::Soft),
         "full" => Ok(CgroupMode::Full),

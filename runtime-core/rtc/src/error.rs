@@ -82,8 +82,68 @@ pub(crate) enum Error {
         #[source]
         err: serde_json::Error,
     },
+    #[error("JSON specification file {0} not found")]
+    NoConfig(&'static str),
+    /// What is wrong with a process, or with a moment to start one.
+    #[error("{0}")]
+    Process(&'static str),
+    #[error("{0}")]
+    Start(&'static str),
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    ExecPaused,
+    #[error("cannot allocate tty if rtc will detach without setting console socket")]
+    NoConsoleSocket,
+    #[error("cannot use console socket if rtc will not detach or allocate tty")]
+    NeedlessConsoleSocket,
+    #[error("unable to stat preserved-fd {at} (of {count}): no such file or directory")]
+    PreservedFd { at: u16, count: u16 },
+    #[error("bad {what}: {value:?}")]
+    BadUser {
+        what: &'static str,
+        value: String,
+        #[source]
+        err: std::num::ParseIntError,
+    },
+    #[error("additional-gids must be a positive number {0}")]
+    AdditionalGid(i64),
+    #[error("invalid --cgroup argument: {given} ({problem})")]
+    SubCgroup { given: String, problem: &'static str },
+    #[error("invalid --cgroup argument(s): controller {0} specified multiple times")]
+    SubCgroupTwice(String),
+    #[error("get the current directory")]
+    CurrentDirectory(#[source] std::io::Error),
+    #[error("{operation}")]
+    System {
+        operation: &'static str,
+        #[source]
+        err: std::io::Error,
+    },
+    /// Of a command whose failure is told with its name.
+    #[error("{command} failed")]
+    Failed {
+        command: &'static str,
+        #[source]
+        err: Box<Error>,
+    },
+    #[error("exec failed")]
+    Exec(#[source] Box<Error>),
     #[error(transparent)]
     Runtime(runtime_core::Error),
+}
+
+impl Error {
+    pub(crate) fn failed(command: &'static str) -> impl FnOnce(Self) -> Self {
+        move |err| Self::Failed { command, err: Box::new(err) }
+    }
+
+    pub(crate) fn system(operation: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |err| Self::System { operation, err }
+    }
+
+    /// What the command ends with. 255 tells a failed exec from a program that ran and failed.
+    pub(crate) fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Exec(_)) { 255 } else { 1 }
+    }
 }
 
 impl From<runtime_core::Error> for Error {

@@ -28,7 +28,7 @@ impl Log {
     /// Tells what ended the command.
     pub(crate) fn fatal(&self, err: &Error) -> ExitCode {
         self.error(&runtime_core::error::chain(err));
-        ExitCode::FAILURE
+        ExitCode::from(err.exit_code())
     }
 
     pub(crate) fn error(&self, text: &str) {

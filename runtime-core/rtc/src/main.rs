@@ -8,22 +8,35 @@
 //! Errors go to stderr, and with `--log` to the log as well, which is where callers such as containerd look for them.
 
 mod args;
+mod bundle;
 mod checkpoint;
 mod completion;
 mod context;
+mod create;
 mod delete;
+mod descriptors;
 mod error;
 mod events;
+mod exec;
+mod fd_socket;
 mod features;
+mod foreground;
+mod host_terminal;
 mod kill;
+mod launch;
 mod list;
 mod log;
 mod man;
+mod notify;
 mod output;
 mod pause;
 mod ps;
+mod relay;
+mod restore;
 mod resume;
+mod run;
 mod spec;
+mod start;
 mod state;
 mod stats;
 mod update;
@@ -59,16 +72,21 @@ fn run(args: Args) -> Result<ExitCode, Error> {
         None => usage::help(),
         Some(Command::Checkpoint(command)) => command.run(&context),
         Some(Command::Completion(command)) => command.run(),
+        Some(Command::Create(command)) => command.run(&context),
         Some(Command::Delete(command)) => command.run(&context),
         Some(Command::Events(command)) => command.run(&context),
+        Some(Command::Exec(command)) => command.run(&context),
         Some(Command::Features(command)) => command.run(),
         Some(Command::Kill(command)) => command.run(&context),
         Some(Command::List(command)) => command.run(&context),
         Some(Command::Man(command)) => command.run(),
         Some(Command::Pause(command)) => command.run(&context),
         Some(Command::Ps(command)) => command.run(&context),
+        Some(Command::Restore(command)) => command.run(&context),
         Some(Command::Resume(command)) => command.run(&context),
+        Some(Command::Run(command)) => command.run(&context),
         Some(Command::Spec(command)) => command.run(),
+        Some(Command::Start(command)) => command.run(&context),
         Some(Command::State(command)) => command.run(&context),
         Some(Command::Stats(command)) => command.run(&context),
         Some(Command::Update(command)) => command.run(&context),

@@ -56,6 +56,11 @@ pub enum Error {
          only in leaves; move them into a child cgroup first"
     )]
     InternalProcesses { path: PathBuf, controllers: String },
+    /// As runc words it.
+    #[error("{path} is not a sub cgroup path")]
+    NotBelow { path: PathBuf },
+    #[error("unknown controller {controller}")]
+    UnknownController { controller: String },
     #[error("the unified map has {key:?}, but this host has cgroup v1: unified needs cgroup v2")]
     UnifiedOnV1 { key: String },
     #[error("unified key {key:?} is not the name of a file in a cgroup")]
@@ -128,9 +133,12 @@ impl Error {
             | Self::InternalProcesses { .. }
             | Self::MemoryBelowUsage { .. } => ErrorKind::FailedPrecondition,
             Self::MissingController { .. } => ErrorKind::Unimplemented,
-            Self::UnifiedOnV1 { .. } | Self::UnifiedKey { .. } | Self::Invalid { .. } | Self::DeviceRule { .. } => {
-                ErrorKind::InvalidArgument
-            }
+            Self::UnifiedOnV1 { .. }
+            | Self::UnifiedKey { .. }
+            | Self::NotBelow { .. }
+            | Self::UnknownController { .. }
+            | Self::Invalid { .. }
+            | Self::DeviceRule { .. } => ErrorKind::InvalidArgument,
             // The kernel's word on a value of the spec.
             Self::Write { err: Errno::EINVAL | Errno::ERANGE, .. } => ErrorKind::InvalidArgument,
             Self::Limit { err, .. } if refused_value(err.as_ref()) => ErrorKind::InvalidArgument,

@@ -34,6 +34,7 @@ mod oom;
 pub mod stats;
 mod stats_v1;
 mod stats_v2;
+mod sub;
 mod v1;
 mod v2;
 
@@ -52,6 +53,7 @@ pub use details::{Cpuset, Details};
 pub use error::Error;
 pub use oom::OomWatch;
 pub use stats::Stats;
+pub use sub::SubCgroup;
 
 /// Where a container's cgroup is, in every hierarchy. Cheap to make and to store; holds no descriptors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use oci_spec::runtime::{Hook, Process as ProcessSpec, Spec};
 use super::launch::{self, Launch, LentOrders};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State, hooks};
-use super::{Container, CreateOptions, StartBy, Started, Stdio, process};
+use super::{Container, CreateOptions, StartBy, Started, Stdio, notify, process};
 use crate::cgroup::Cgroup;
 use crate::error::{RootfsError, SeccompError};
 use crate::hooks::HookState;
@@ -75,6 +75,9 @@ fn build(
     let process = process::resolve(id, process_spec, process::schedule(process_spec, linux), &options.stdio)?;
     let rootfs = plan(options, namespaces, cgroup)?;
     let mut state = new_state(options, process_spec, namespaces, cgroup)?;
+    if options.notify_socket {
+        notify::make_directory(directory)?;
+    }
     // Before there is anything to find: after a crash, delete needs to know the cgroup.
     directory.write(&state)?;
     cgroup

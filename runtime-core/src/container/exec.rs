@@ -31,13 +31,15 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
         spec.set_rlimits(container.state.rlimits.clone());
     }
     let schedule = process::exec_schedule(&spec, &container.state.schedule);
+    let cgroup = container.state.cgroup.below(&options.sub_cgroups).map_err(container.cgroup_failed())?;
     let launch = Launch {
         id,
         namespaces: &namespaces,
-        cgroup: &container.state.cgroup,
+        cgroup: &cgroup,
         linux: None,
         oom_score_adj: spec.oom_score_adj(),
-        init: container.pid(),
+        // Whoever names a cgroup does not want another.
+        init: container.pid().filter(|_| options.sub_cgroups.is_empty()),
         start_socket: None,
         preserve_fds: &options.preserve_fds,
     };

@@ -24,6 +24,7 @@ mod kill;
 mod launch;
 mod load;
 mod namespaces;
+mod notify;
 mod process;
 mod restore;
 mod sources;
@@ -33,13 +34,15 @@ mod status;
 mod update;
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec, Spec};
 
+pub use crate::cgroup::SubCgroup;
 use crate::cgroup::{Details, OomWatch, Stats};
 use crate::children::Child;
 use crate::init::channel::Channel;
@@ -78,6 +81,8 @@ pub struct CreateOptions {
     pub start_by: StartBy,
     /// What the process has as descriptors 3 and on.
     pub preserve_fds: Vec<OwnedFd>,
+    /// Give the container a socket for sd_notify(3); see [`Container::bind_notify_socket`].
+    pub notify_socket: bool,
 }
 
 impl CreateOptions {
@@ -94,6 +99,7 @@ impl CreateOptions {
             pid_file: None,
             start_by: StartBy::Creator,
             preserve_fds: Vec::new(),
+            notify_socket: false,
         }
     }
 }
@@ -125,12 +131,14 @@ pub struct ExecOptions {
     pub preserve_fds: Vec<OwnedFd>,
     /// In a paused container the call returns once the container is resumed.
     pub ignore_paused: bool,
+    /// In place of the container's own cgroup.
+    pub sub_cgroups: Vec<SubCgroup>,
 }
 
 impl ExecOptions {
     /// With everything else as it usually is.
     pub fn new(process: ProcessSpec, stdio: Stdio) -> Self {
-        Self { process, stdio, pid_file: None, preserve_fds: Vec::new(), ignore_paused: false }
+        Self { process, stdio, pid_file: None, preserve_fds: Vec::new(), ignore_paused: false, sub_cgroups: Vec::new() }
     }
 }
 
@@ -149,7 +157,10 @@ impl Container {
     /// Makes the namespaces, the cgroup and the root filesystem and leaves the container's init waiting for
     /// [`Container::start`]. Everything that can be found wrong is found here, a missing executable included.
     /// The roll-back after a failure is complete: no process, mount, cgroup or file is left.
-    pub fn create(options: CreateOptions) -> Result<(Self, Started)> {
+    pub fn create(mut options: CreateOptions) -> Result<(Self, Started)> {
+        if options.notify_socket {
+            notify::add_to(&mut options.spec, &options.root, &options.id);
+        }
         create::create(&options)
     }
 
@@ -244,6 +255,17 @@ impl Container {
 
     pub fn created(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(self.state.created)
+    }
+
+    /// Readable (poll(2)) once the init has exited. `None` if it had exited before this container was loaded.
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The socket for a container with [`CreateOptions::notify_socket`], `None` for others. To be bound before the start, by
+    /// whoever starts it and passes on what comes.
+    pub fn bind_notify_socket(&self) -> Result<Option<UnixDatagram>> {
+        notify::bind(&self.directory)
     }
 
     /// Every process of the cgroup's subtree.

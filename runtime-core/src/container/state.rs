@@ -126,7 +126,7 @@ impl Directory {
         &self.path
     }
 
-    fn fail(&self, operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    pub(super) fn fail(&self, operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let (id, path) = (self.id.clone(), path.to_owned());
         move |err| Error::File { id, operation, path, err }
     }
@@ -166,15 +166,19 @@ impl Directory {
 
     /// The init is to wait there for its start.
     pub(super) fn bind_start_socket(&self) -> Result<OwnedFd> {
-        self.at_start_socket(Channel::bind_start)
+        self.at_short_path(|path| Channel::bind_start(&path.join(START_SOCKET)))
             .and_then(|bound| bound)
             .map_err(|err| self.fail("bind", &self.path.join(START_SOCKET))(err.into()))
     }
 
-    /// Calls with a path of the start socket that is short enough for a socket's address, whatever the root is.
     pub(super) fn at_start_socket<T>(&self, call: impl FnOnce(&Path) -> T) -> Result<T, Errno> {
+        self.at_short_path(|path| call(&path.join(START_SOCKET)))
+    }
+
+    /// Calls with a path of this directory that is short enough for the addresses of sockets in it, whatever the root is.
+    pub(super) fn at_short_path<T>(&self, call: impl FnOnce(&Path) -> T) -> Result<T, Errno> {
         let directory = rustix::fs::open(&self.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(call(Path::new(&format!("/proc/self/fd/{}/{START_SOCKET}", directory.as_raw_fd()))))
+        Ok(call(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd()))))
     }
 
     fn bad(&self, err: serde_json::Error) -> Error {

@@ -1,0 +1,118 @@
+//! `rtc restore`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use runtime_core::container::{CgroupMode, Container, CriuOptions, RestoreOptions};
+
+use crate::bundle::Bundle;
+use crate::checkpoint::{absolute, cgroup_mode};
+use crate::context::Context;
+use crate::error::Error;
+use crate::launch::{Console, Launch, New, undo};
+
+/// Restore a container from a checkpoint
+///
+/// The checkpoint says how it was made; what is given here is over it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    new: New,
+
+    #[command(flatten)]
+    console: Console,
+
+    /// Where CRIU's images are [default: checkpoint, in the current directory]
+    #[arg(long, value_name = "DIR")]
+    image_path: Option<PathBuf>,
+
+    /// Where CRIU's log goes
+    #[arg(long, value_name = "DIR")]
+    work_path: Option<PathBuf>,
+
+    /// Return once the container runs
+    #[arg(short, long)]
+    detach: bool,
+
+    /// Do not delete the container at the end
+    #[arg(long)]
+    keep: bool,
+
+    /// Do not reap the orphans of the container
+    #[arg(long)]
+    no_subreaper: bool,
+
+    /// Allow established TCP connections
+    #[arg(long)]
+    tcp_established: bool,
+
+    /// Allow unix sockets whose other end is outside the container
+    #[arg(long)]
+    ext_unix_sk: bool,
+
+    /// Allow a terminal that is not the container's own
+    #[arg(long)]
+    shell_job: bool,
+
+    /// Restore file locks
+    #[arg(long)]
+    file_locks: bool,
+
+    /// What to do with cgroups: soft, full, strict or ignore [default: soft]
+    #[arg(long, value_name = "MODE", value_parser = cgroup_mode)]
+    manage_cgroups_mode: Option<CgroupMode>,
+
+    /// Create a namespace, but leave what is in it to somebody else: network
+    #[arg(long, value_name = "NAMESPACE")]
+    empty_ns: Vec<String>,
+
+    /// Free the parent's pages that a dump has replaced
+    #[arg(long)]
+    auto_dedup: bool,
+
+    /// Another security profile, as TYPE:NAME
+    #[arg(long, value_name = "TYPE:NAME")]
+    lsm_profile: Option<String>,
+
+    /// Another SELinux context for mounts
+    #[arg(long, value_name = "CONTEXT")]
+    lsm_mount_context: Option<String>,
+}
+
+impl Restore {
+    pub(crate) fn run(self, context: &Context) -> Result<ExitCode, Error> {
+        if let Some(other) = self.empty_ns.iter().find(|namespace| *namespace != "network") {
+            return Err(Error::EmptyNamespace(other.clone()));
+        }
+        // Before the bundle's directory is entered.
+        let image_dir = absolute(self.image_path.as_deref().unwrap_or(Path::new("checkpoint")))?;
+        let work_dir = self.work_path.as_deref().map(absolute).transpose()?;
+        let new = self.new.absolute()?;
+        let bundle = Bundle::load(new.bundle.as_deref())?;
+        let mut launch = match self.detach {
+            true => Launch::detached(&self.console, bundle.terminal())?,
+            false => Launch::foreground(&self.console, bundle.terminal(), !self.no_subreaper)?,
+        };
+        let mut options = RestoreOptions::new(new.options(context, bundle, launch.stdio()?)?, image_dir);
+        options.work_dir = work_dir;
+        options.criu = CriuOptions {
+            tcp_established: self.tcp_established,
+            ext_unix_sk: self.ext_unix_sk,
+            shell_job: self.shell_job,
+            file_locks: self.file_locks,
+            empty_net_ns: !self.empty_ns.is_empty(),
+            auto_dedup: self.auto_dedup,
+            manage_cgroups: self.manage_cgroups_mode,
+            ..CriuOptions::default()
+        };
+        options.lsm_profile = self.lsm_profile;
+        options.lsm_mount_context = self.lsm_mount_context;
+        let (container, mut started) = Container::restore(options)?;
+        launch.attach(&mut started, "standard").inspect_err(|_| undo(&container))?;
+        let code = launch.wait(&started.child).inspect_err(|_| undo(&container))?;
+        if !self.detach && !self.keep {
+            undo(&container);
+        }
+        Ok(code)
+    }
+}
