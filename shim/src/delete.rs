@@ -66,7 +66,10 @@ fn state_root(bundle: &Path, namespace: &str) -> PathBuf {
 fn remove_container(root: &Path, id: &ContainerId) -> Result<u32, Error> {
     let container = match Container::load(root, id) {
         Ok(container) => container,
-        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(0),
+        Err(err) if err.kind() == ErrorKind::NotFound => {
+            // A shim that was killed in Create or in Delete can have left a directory without a state.
+            return Container::discard(root, id).map(|()| 0).map_err(|err| Error::Container(Box::new(err)));
+        }
         Err(err) => return Err(Error::Container(Box::new(err))),
     };
     let pid = container.pid().map_or(0, |pid| pid.as_raw().unsigned_abs());
@@ -77,11 +80,7 @@ fn remove_container(root: &Path, id: &ContainerId) -> Result<u32, Error> {
 /// The shim of a pod may be well and serve the other containers.
 fn remove_socket(bundle: &Path) -> Result<(), Error> {
     let Some(address) = socket::read_address(bundle) else { return Ok(()) };
-    let path = socket::path_of(&address);
-    if !socket::is_served(path) {
-        socket::remove_file(path)?;
-    }
-    Ok(())
+    Ok(socket::remove_if_dead(socket::path_of(&address))?)
 }
 
 /// How the init ended where its shim could still write that down; else it was killed just now.
@@ -126,14 +125,25 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_without_a_state_goes_too() {
+        let root = tempfile::tempdir().unwrap();
+        let id = ContainerId::parse("c1").unwrap();
+        std::fs::create_dir(root.path().join("c1")).unwrap();
+        assert_eq!(remove_container(root.path(), &id).unwrap(), 0);
+        assert!(!root.path().join("c1").exists());
+    }
+
+    #[test]
     fn a_socket_that_is_served_stays() {
         let directory = tempfile::tempdir().unwrap();
         let address = format!("unix://{}/s/socket", directory.path().display());
         socket::write_address(directory.path(), &address).unwrap();
-        let bound = socket::bind(&address).unwrap();
+        let socket::Bound::New(listener) = socket::bind(&address).unwrap() else { panic!("a fresh socket is ours") };
+        let (stop, shim) = socket::tests::serve(listener);
         remove_socket(directory.path()).unwrap();
         assert!(socket::path_of(&address).exists());
-        drop(bound);
+        drop(stop);
+        shim.join().unwrap();
         remove_socket(directory.path()).unwrap();
         assert!(!socket::path_of(&address).exists());
     }

@@ -9,9 +9,11 @@
 //! ```
 
 mod bootstrap;
+mod clients;
 mod delete;
 mod error;
 mod events;
+mod handover;
 mod idle;
 mod info;
 mod io;

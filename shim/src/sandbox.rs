@@ -18,9 +18,25 @@ pub(crate) struct Sandbox {
 
 #[derive(Debug)]
 enum Slot {
-    /// Create is under way: the id is taken, but nothing can be asked of it yet.
-    Reserved,
+    /// Create is under way: the id is taken, but nothing can be asked of it yet. Closed when it has ended.
+    Reserved(watch::Receiver<()>),
     Task(Arc<Task>),
+}
+
+/// An id in the making; free again when this is dropped and there is no task.
+struct Reservation<'a> {
+    sandbox: &'a Sandbox,
+    id: &'a str,
+    _ended: watch::Sender<()>,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut tasks = self.sandbox.tasks();
+        if matches!(tasks.get(self.id), Some(Slot::Reserved(_))) {
+            tasks.remove(self.id);
+        }
+    }
 }
 
 impl Sandbox {
@@ -32,16 +48,37 @@ impl Sandbox {
     /// As [`task::create`]; the id is free again then.
     pub(crate) async fn create(&self, request: Create) -> Result<Arc<Task>> {
         let id = request.id.to_string();
-        match self.tasks().entry(id.clone()) {
-            Entry::Occupied(_) => return Err(Error::ContainerExists { id }),
-            Entry::Vacant(slot) => slot.insert(Slot::Reserved),
+        let reservation = self.reserve(&id)?;
+        let task = task::create(request, self.context.clone()).await?;
+        self.tasks().insert(id.clone(), Slot::Task(task.clone()));
+        drop(reservation);
+        Ok(task)
+    }
+
+    fn reserve<'a>(&'a self, id: &'a str) -> Result<Reservation<'a>> {
+        let (sender, receiver) = watch::channel(());
+        match self.tasks().entry(id.to_owned()) {
+            Entry::Occupied(_) => return Err(Error::ContainerExists { id: id.to_owned() }),
+            Entry::Vacant(slot) => slot.insert(Slot::Reserved(receiver)),
         };
-        let created = task::create(request, self.context.clone()).await;
-        match &created {
-            Ok(task) => self.tasks().insert(id, Slot::Task(task.clone())),
-            Err(_) => self.tasks().remove(&id),
-        };
-        created
+        Ok(Reservation { sandbox: self, id, _ended: sender })
+    }
+
+    /// The container, once a Create that is under way has ended: containerd deletes what its client has given up, and will
+    /// not ask again.
+    ///
+    /// # Errors
+    /// No such container.
+    pub(crate) async fn made(&self, id: &str) -> Result<Arc<Task>> {
+        loop {
+            let mut ended = match self.tasks().get(id) {
+                Some(Slot::Task(task)) => return Ok(task.clone()),
+                Some(Slot::Reserved(ended)) => ended.clone(),
+                None => return Err(Error::NoContainer),
+            };
+            // An error is the end.
+            while ended.changed().await.is_ok() {}
+        }
     }
 
     /// # Errors
@@ -49,7 +86,7 @@ impl Sandbox {
     pub(crate) fn task(&self, id: &str) -> Result<Arc<Task>> {
         match self.tasks().get(id) {
             Some(Slot::Task(task)) => Ok(task.clone()),
-            Some(Slot::Reserved) | None => Err(Error::NoContainer),
+            Some(Slot::Reserved(_)) | None => Err(Error::NoContainer),
         }
     }
 

@@ -3,16 +3,16 @@
 use std::fs::OpenOptions;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use containerd_shim::Flags;
 use tokio::signal::unix::{SignalKind, signal};
 use ttrpc::r#async::Server;
-use ttrpc::r#async::transport::Listener;
 
 use crate::bootstrap::TTRPC_ADDRESS;
+use crate::clients::Clients;
+use crate::handover::{Pledge, Taker};
 use crate::publisher::Publisher;
 use crate::sandbox::Sandbox;
 use crate::service::Service;
@@ -24,14 +24,14 @@ const OOM_SCORE_ADJ_MAX: i32 = 1000;
 /// Blocking calls come in bursts; between them the threads are only memory.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(200);
 const THREAD_STACK: usize = 512 * 1024;
-/// Between the start of a shim and its first Create.
-const UNUSED_FOR: Duration = Duration::from_secs(60);
 /// For the last events, when containerd is away while the shim ends.
 const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("stdin is no listening socket")]
+    #[error("stdin is no socket of a start")]
+    Handover(#[source] std::io::Error),
+    #[error("take the listening socket over")]
     Listener(#[source] std::io::Error),
     #[error("open /dev/null as stdin")]
     Null(#[source] std::io::Error),
@@ -47,7 +47,7 @@ pub(crate) enum Error {
     Socket(#[from] socket::Error),
 }
 
-/// Serves on the socket that is this process's stdin, until Shutdown.
+/// Serves on the socket that `start` hands over, until Shutdown.
 ///
 /// # Errors
 /// The process could not be set up; nothing is served then.
@@ -61,7 +61,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Error> {
 }
 
 fn serve(flags: &Flags) -> Result<(), Error> {
-    let listener = take_listener()?;
+    let handover = take_stdin()?;
     // Processes that a container's init leaves behind in a shared pid namespace come to this one.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(Error::Subreaper)?;
     raise_oom_score();
@@ -71,22 +71,24 @@ fn serve(flags: &Flags) -> Result<(), Error> {
         .thread_stack_size(THREAD_STACK)
         .build()
         .map_err(Error::Runtime)?;
-    let served = runtime.block_on(answer(flags, listener));
+    // All that needs no socket is done; `start` has been binding it meanwhile.
+    let Some((listener, pledge)) = handover.take().map_err(Error::Listener)? else {
+        socket::remove_if_dead(socket::path_of(&flags.socket))?;
+        return Ok(());
+    };
+    let served = runtime.block_on(answer(flags, listener, pledge));
     // A call that is stuck in the kernel must not keep the process.
     runtime.shutdown_background();
     served
 }
 
-/// The socket comes as stdin (see `bootstrap`); afterwards stdin is `/dev/null`.
-fn take_listener() -> Result<UnixListener, Error> {
-    let fd = std::io::stdin().as_fd().try_clone_to_owned().map_err(Error::Listener)?;
-    let listener = UnixListener::from(fd);
-    // Refused by anything but a socket.
-    listener.local_addr().map_err(Error::Listener)?;
-    listener.set_nonblocking(true).map_err(Error::Listener)?;
+/// The handover comes as stdin; afterwards stdin is `/dev/null`.
+fn take_stdin() -> Result<Taker, Error> {
+    let fd = std::io::stdin().as_fd().try_clone_to_owned().map_err(Error::Handover)?;
+    let handover = Taker::new(fd).map_err(Error::Handover)?;
     let null = OpenOptions::new().read(true).open("/dev/null").map_err(Error::Null)?;
     rustix::stdio::dup2_stdin(&null).map_err(|err| Error::Null(err.into()))?;
-    Ok(listener)
+    Ok(handover)
 }
 
 /// One above containerd's, which this process has inherited: the shim is to go before containerd, and its containers,
@@ -101,15 +103,14 @@ fn raise_oom_score() {
     }
 }
 
-async fn answer(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
-    let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+async fn answer(flags: &Flags, listener: UnixListener, pledge: Pledge) -> Result<(), Error> {
     reaper::adopt_orphans().map_err(Error::Signals)?;
     let publisher = Publisher::start(&std::env::var(TTRPC_ADDRESS).unwrap_or_default(), &flags.namespace);
     let context = Context { namespace: flags.namespace.as_str().into(), publisher: publisher.clone() };
     let sandbox = Arc::new(Sandbox::new(context));
     end_on_signals(&sandbox)?;
 
-    let listener = Listener::try_from(listener).map_err(Error::Listener)?;
+    let (listener, clients) = Clients::of(listener).map_err(Error::Listener)?;
     let services = Service::new(sandbox.clone()).register();
     let mut server = Server::new().add_listener(listener).register_service(services);
     server.start().await.map_err(Error::Ttrpc)?;
@@ -117,13 +118,11 @@ async fn answer(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
     prepare_init();
     tokio::spawn(idle::release_memory_when_quiet());
     idle::active();
-    end_if_unused(&sandbox);
+    tokio::spawn(end_when_abandoned(sandbox.clone(), pledge, clients));
 
     sandbox.ended().await;
     // First the name, then the socket: between the two a new shim of the group can already come.
-    if let Some(path) = path {
-        socket::remove_file(&path)?;
-    }
+    socket::remove_file(socket::path_of(&flags.socket))?;
     let unsent = publisher.drained(LAST_EVENTS_WITHIN).await;
     if unsent > 0 {
         tracing::warn!(unsent, "containerd did not take the last events");
@@ -142,14 +141,17 @@ fn prepare_init() {
     });
 }
 
-/// containerd can give up between `start` and Create, when its own client goes away. It has forgotten the shim then, and
-/// nobody would ever end it.
-fn end_if_unused(sandbox: &Arc<Sandbox>) {
-    let sandbox = sandbox.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(UNUSED_FOR).await;
+/// containerd can give up between `start` and Create, when its own client goes away. It has forgotten the shim then.
+async fn end_when_abandoned(sandbox: Arc<Sandbox>, pledge: Pledge, clients: Clients) {
+    match pledge.kept().await {
+        Ok(true) => {}
+        Ok(false) => sandbox.shut_down(),
+        Err(err) => tracing::warn!(%err, "whether start has told containerd the address is unknown"),
+    }
+    loop {
+        clients.gone().await;
         sandbox.shut_down();
-    });
+    }
 }
 
 /// A shim without containers ends on SIGTERM and SIGINT; one with containers stays, as they would be lost with it.
@@ -166,19 +168,4 @@ fn end_on_signals(sandbox: &Arc<Sandbox>) -> Result<(), Error> {
         }
     });
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_shim_that_nobody_uses_ends() {
-        let context = Context { namespace: "test".into(), publisher: Publisher::start("", "test") };
-        let sandbox = Arc::new(Sandbox::new(context));
-        end_if_unused(&sandbox);
-        let before = tokio::time::timeout(UNUSED_FOR - Duration::from_secs(1), sandbox.ended()).await;
-        assert!(before.is_err(), "it ended too early");
-        tokio::time::timeout(Duration::from_secs(2), sandbox.ended()).await.unwrap();
-    }
 }

@@ -135,14 +135,13 @@ impl TaskService for Service {
     }
 
     async fn delete(&self, _: &TtrpcContext, request: api::DeleteRequest) -> ttrpc::Result<api::DeleteResponse> {
-        let task = self.task(&request.id)?;
         let sandbox = self.sandbox.clone();
         let span = span!("delete", request.id, request.exec_id);
         let deleted = whole(span, async move {
             if !request.exec_id.is_empty() {
-                return task.delete_exec(&request.exec_id).await;
+                return sandbox.task(&request.id)?.delete_exec(&request.exec_id).await;
             }
-            let deleted = task.delete().await?;
+            let deleted = sandbox.made(&request.id).await?.delete().await?;
             sandbox.remove(&request.id);
             Ok(deleted)
         })

@@ -4,15 +4,21 @@
 //! address, the namespace and the group), so that a second `start` of the same pod finds the first one's shim.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use containerd_shim_protos::shim::shim::ConnectRequest;
+use protobuf::Message;
 use rustix::fs::FlockOperation;
+use ttrpc::{MessageHeader, Request};
 
 /// In the bundle of every container of a shim: the address of its socket. `delete` finds the socket by it.
 const ADDRESS_FILE: &str = "address";
+/// For a shim to answer that it serves; longer than one needs that is just starting.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {}", path.display())]
@@ -53,11 +59,7 @@ pub(crate) fn bind(address: &str) -> Result<Bound, Error> {
         .mode(0o700)
         .create(directory)
         .map_err(failed("create directory", directory))?;
-    // Two starts of one pod at once: without the lock each could take the other's fresh socket for a dead one.
-    let lock = File::open(directory).map_err(failed("open directory", directory))?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-        .map_err(|err| failed("lock directory", directory)(err.into()))?;
-
+    let _lock = lock(directory)?;
     let listener = match UnixListener::bind(path) {
         Err(err) if err.kind() == ErrorKind::AddrInUse => {
             if is_served(path) {
@@ -73,9 +75,51 @@ pub(crate) fn bind(address: &str) -> Result<Bound, Error> {
     Ok(Bound::New(listener))
 }
 
-/// Whether somebody listens on the socket.
+/// Two starts of one pod at once: without the lock each could take the other's fresh socket for a dead one.
+fn lock(directory: &Path) -> Result<File, Error> {
+    let lock = File::open(directory).map_err(failed("open directory", directory))?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+        .map_err(|err| failed("lock directory", directory)(err.into()))?;
+    Ok(lock)
+}
+
+/// Whether a shim answers there. That somebody listens is not enough: of a shim that was killed while it made a process,
+/// the child has the socket until its exec. The kernel hangs up on us then. A shim that is stuck counts as one that serves.
 pub(crate) fn is_served(path: &Path) -> bool {
-    UnixStream::connect(path).is_ok()
+    let Ok(mut stream) = UnixStream::connect(path) else { return false };
+    let Ok(call) = connect_call() else { return true };
+    let asked = stream.set_read_timeout(Some(ANSWER_WITHIN)).and_then(|()| stream.write_all(&call));
+    match asked.and_then(|()| stream.read(&mut [0])) {
+        Ok(read) => read > 0,
+        Err(err) => matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    }
+}
+
+/// A call of Connect, which asks nothing and changes nothing, as it stands on the wire.
+fn connect_call() -> protobuf::Result<Vec<u8>> {
+    let request = Request {
+        service: "containerd.task.v2.Task".to_owned(),
+        method: "Connect".to_owned(),
+        payload: ConnectRequest::default().write_to_bytes()?,
+        ..Request::default()
+    };
+    let body = request.write_to_bytes()?;
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let mut call = Vec::from(MessageHeader::new_request(1, length));
+    call.extend(body);
+    Ok(call)
+}
+
+/// Removes the socket of a shim that is no more.
+///
+/// # Errors
+/// The operation and the path that failed.
+pub(crate) fn remove_if_dead(path: &Path) -> Result<(), Error> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let _lock = lock(path.parent().unwrap_or(Path::new("/")))?;
+    if is_served(path) { Ok(()) } else { remove_file(path) }
 }
 
 /// Removes the file of a socket; it is no error if it is gone.
@@ -104,29 +148,75 @@ pub(crate) fn read_address(bundle: &Path) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::mpsc::{Sender, TryRecvError, channel};
+    use std::thread::{JoinHandle, sleep, spawn};
+
     use super::*;
 
     fn address_in(directory: &tempfile::TempDir) -> String {
         format!("unix://{}/s/socket", directory.path().display())
     }
 
+    fn bind_new(address: &str) -> UnixListener {
+        match bind(address).unwrap() {
+            Bound::New(listener) => listener,
+            Bound::Served => panic!("nobody serves there"),
+        }
+    }
+
+    /// Answers every call until the sender is dropped.
+    pub(crate) fn serve(listener: UnixListener) -> (Sender<()>, JoinHandle<()>) {
+        let (stop, stopped) = channel();
+        listener.set_nonblocking(true).unwrap();
+        let server = spawn(move || {
+            while stopped.try_recv() == Err(TryRecvError::Empty) {
+                if let Ok((mut stream, _)) = listener.accept() {
+                    stream.set_nonblocking(false).unwrap();
+                    let mut header = [0; ttrpc::proto::MESSAGE_HEADER_LENGTH];
+                    stream.read_exact(&mut header).unwrap();
+                    let mut body = vec![0; MessageHeader::from(header).length as usize];
+                    stream.read_exact(&mut body).unwrap();
+                    assert_eq!(Request::parse_from_bytes(&body).unwrap().method, "Connect");
+                    stream.write_all(&header).unwrap();
+                }
+                sleep(Duration::from_millis(1));
+            }
+        });
+        (stop, server)
+    }
+
     #[test]
     fn a_second_start_of_a_group_finds_the_first() {
         let directory = tempfile::tempdir().unwrap();
         let address = address_in(&directory);
-        let Bound::New(_listener) = bind(&address).unwrap() else { panic!("a fresh socket is ours") };
+        let (stop, shim) = serve(bind_new(&address));
         assert!(matches!(bind(&address).unwrap(), Bound::Served));
+        drop(stop);
+        shim.join().unwrap();
     }
 
     #[test]
     fn the_socket_of_a_dead_shim_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let address = address_in(&directory);
-        drop(bind(&address).unwrap());
+        drop(bind_new(&address));
         assert!(path_of(&address).exists());
-        let Bound::New(_listener) = bind(&address).unwrap() else { panic!("nobody listens there") };
-        assert!(is_served(path_of(&address)));
+        bind_new(&address);
+    }
+
+    #[test]
+    fn a_socket_that_a_child_of_a_dead_shim_still_has_is_not_served() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = address_in(&directory);
+        let listener = bind_new(&address);
+        let child = spawn(move || {
+            sleep(Duration::from_millis(50));
+            drop(listener);
+        });
+        remove_if_dead(path_of(&address)).unwrap();
+        assert!(!path_of(&address).exists());
+        child.join().unwrap();
     }
 
     #[test]

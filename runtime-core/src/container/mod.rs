@@ -225,6 +225,12 @@ impl Container {
         delete::delete(self, force)
     }
 
+    /// Removes what a [`Container::create`] that was killed has left before it had written what it makes: there is nothing
+    /// to load then. It is no error if nothing is there. Not for a container that may still be in the making.
+    pub fn discard(root: &Path, id: &ContainerId) -> Result<()> {
+        state::Directory::new(root, id).remove()
+    }
+
     pub fn status(&self) -> Result<Status> {
         status::status(self)
     }

@@ -4,14 +4,17 @@
 //! containerd                 start                                 serve
 //!   | -- exec, cwd = bundle -> |
 //!   |                          | read stdin, flags, environment
-//!   |                          | group -> address -> bind
-//!   |                          | -- spawn, socket = stdin ---------> |
-//!   |                          | shim_cgroup                         | oom_score_adj, log, ttrpc
-//!   | <- answer on stdout ---- |                                     |
+//!   |                          | group -> address
+//!   |                          | -- spawn, handover = stdin -------> |
+//!   |                          | bind, shim_cgroup                   | oom_score_adj, log, runtime
+//!   |                          | -- listening socket --------------> |
+//!   | <- answer on stdout ---- |                                     | ttrpc
+//!   |                          | -- commit ------------------------> |
 //!   | ------------------------ ttrpc on the address ---------------> |
 //! ```
 //! The socket listens before the answer is given, so containerd can connect at once. A shim of the same pod that runs
-//! already is found by its socket, and its address is the answer.
+//! already is found by its socket, and its address is the answer. A `start` that fails or is killed takes the serving
+//! process with it (see [`crate::handover`]).
 
 mod cgroup;
 mod group;
@@ -19,13 +22,13 @@ mod params;
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use containerd_shim::Flags;
 
+use crate::handover::Giver;
 use crate::socket::{self, Bound};
 use params::{Answer, Params};
 
@@ -50,8 +53,8 @@ pub(crate) enum Error {
         #[source]
         err: std::io::Error,
     },
-    #[error("end the serving process after a failure")]
-    Abandon(#[source] std::io::Error),
+    #[error("hand the socket over to the serving process")]
+    Handover(#[source] std::io::Error),
     #[error("join shim_cgroup")]
     Cgroup(#[from] cgroup::Error),
     #[error("write the answer")]
@@ -61,27 +64,26 @@ pub(crate) enum Error {
 /// Runs the action. Prints the answer on stdout and nothing else: containerd reads stdout and stderr as one.
 ///
 /// # Errors
-/// Nothing is left running or listening after one.
+/// The serving process, if there was one already, ends by itself then, and the socket goes with it.
 pub(crate) fn start(flags: &Flags) -> Result<(), Error> {
     let params = Params::read(flags)?;
     let bundle = std::env::current_dir().map_err(Error::WorkingDirectory)?;
     let group = group::of_bundle(&bundle)?.unwrap_or_else(|| params.id.clone());
     let address = params.socket_address(&group);
 
-    if let Bound::New(listener) = socket::bind(&address)? {
-        let started = spawn(&params, listener).and_then(|mut server| {
-            let ready = join_cgroup(&params, &server).and_then(|()| publish(&bundle, &address, &params.answer));
-            if ready.is_err() {
-                server.kill().and_then(|()| server.wait()).map_err(Error::Abandon)?;
-            }
-            ready
-        });
-        if started.is_err() {
-            socket::remove_file(socket::path_of(&address))?;
-        }
-        return started;
+    if socket::is_served(socket::path_of(&address)) {
+        return publish(&bundle, &address, &params.answer);
     }
-    publish(&bundle, &address, &params.answer)
+    let (giver, end) = Giver::pair().map_err(Error::Handover)?;
+    let server = spawn(&params, &address, end)?;
+    match socket::bind(&address)? {
+        Bound::New(listener) => giver.give(&listener).map_err(Error::Handover)?,
+        // Another start of the group was faster; its shim serves us too, and ours ends.
+        Bound::Served => return publish(&bundle, &address, &params.answer),
+    }
+    join_cgroup(&params, &server)?;
+    publish(&bundle, &address, &params.answer)?;
+    giver.commit().map_err(Error::Handover)
 }
 
 fn publish(bundle: &Path, address: &str, answer: &Answer) -> Result<(), Error> {
@@ -90,15 +92,15 @@ fn publish(bundle: &Path, address: &str, answer: &Answer) -> Result<(), Error> {
     stdout.write_all(&answer.encode(address)).and_then(|()| stdout.flush()).map_err(Error::Answer)
 }
 
-/// Starts the serving process with the socket as its stdin (the one descriptor that needs no number agreed on and no
+/// Starts the serving process with the handover as its stdin (the one descriptor that needs no number agreed on and no
 /// code between fork and exec).
-fn spawn(params: &Params, listener: UnixListener) -> Result<std::process::Child, Error> {
+fn spawn(params: &Params, address: &str, handover: OwnedFd) -> Result<std::process::Child, Error> {
     let program = std::env::current_exe().map_err(Error::Executable)?;
     let mut command = Command::new(&program);
     command
-        .args(["-namespace", &params.namespace, "-id", &params.id, "-address", &params.address])
+        .args(["-namespace", &params.namespace, "-id", &params.id, "-address", &params.address, "-socket", address])
         .env(TTRPC_ADDRESS, &params.ttrpc_address)
-        .stdin(OwnedFd::from(listener))
+        .stdin(handover)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         // A signal to containerd's process group must not reach the shim.
