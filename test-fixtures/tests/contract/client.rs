@@ -61,6 +61,8 @@ fn shim_is_killed_in_create(host: &Host) {
         let shim = Shim::start(host, "sleep 7656", Some(0));
         assert!(shim.create(Duration::from_millis(delay), "").is_err(), "the deadline was to pass");
         host.node.run(["pkill", "-KILL", "-f", name]).unwrap();
+        // containerd runs `delete` when the shim's end has closed its connection.
+        host.wait("the shim is gone", || host.node.exec(["pgrep", "-f", name]).unwrap().text().is_empty());
         let delete = format!("cd {BUNDLE} && {name} -namespace default -id c1 -bundle {BUNDLE} delete >deleted");
         host.node.sh(&delete).unwrap();
         host.wait("the hook has ended", || host.node.sh("pgrep -xfc 'sleep 0.6' || true").unwrap() == "0");

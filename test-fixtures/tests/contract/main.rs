@@ -11,7 +11,9 @@ mod by_socket;
 mod checkpoint;
 mod cli;
 mod client;
+mod events;
 mod exec;
+mod given_up;
 mod host;
 mod killed;
 mod limits;
@@ -72,6 +74,11 @@ macro_rules! lane {
             #[test]
             fn killed_shim() {
                 host::check(LANE, killed::CHECKS);
+            }
+
+            #[test]
+            fn killed_ctr() {
+                host::check(LANE, given_up::CHECKS);
             }
 
             #[test]

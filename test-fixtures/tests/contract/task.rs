@@ -4,6 +4,7 @@ use std::io::Write;
 
 use test_fixtures::Image;
 
+use crate::events::Events;
 use crate::host::{Check, Host, LONG};
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -119,22 +120,15 @@ fn two_containers(host: &Host) {
 }
 
 fn events(host: &Host) {
-    let events = host.node.spawn(["ctr", "events"]).unwrap();
-    let seen = || String::from_utf8_lossy(&events.stdout_so_far()).into_owned();
-    // ctr prints nothing when it has subscribed: something has to happen that it may see.
-    host.wait("ctr listens", || {
-        host.ctr_ok(&["namespace", "create", "probe"]);
-        host.ctr_ok(&["namespace", "remove", "probe"]);
-        seen().contains("probe")
-    });
+    let events = Events::listen(host);
     host.start_detached(&[], "c1", &["sleep", "1000"]);
     host.ctr_ok(&["task", "exec", "--exec-id", "e1", "c1", "true"]);
     host.ctr_ok(&["task", "pause", "c1"]);
     host.ctr_ok(&["task", "resume", "c1"]);
     host.kill_and_remove("c1");
-    host.wait("the last event", || seen().contains("/tasks/delete"));
-    let all = seen();
-    let topics: Vec<_> = all.split_whitespace().filter(|word| word.starts_with("/tasks/")).collect();
+    host.wait("the last event", || events.seen().iter().any(|event| event.topic == "/tasks/delete"));
+    let seen = events.seen();
+    let topics: Vec<_> = seen.iter().map(|event| event.topic.as_str()).filter(|t| t.starts_with("/tasks/")).collect();
     let expected = [
         "/tasks/create",
         "/tasks/start",
@@ -146,7 +140,7 @@ fn events(host: &Host) {
         "/tasks/exit",
         "/tasks/delete",
     ];
-    assert_eq!(topics, expected, "{all}");
+    assert_eq!(topics, expected, "{seen:?}");
 }
 
 fn containerd_restarted(host: &Host) {
