@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use runtime_core::container::{CgroupMode, CheckpointOptions, Container, CriuOptions, Status};
+use runtime_core::container::{CgroupMode, CheckpointOptions, Container, CriuOptions, PageServer, Status};
 
 use crate::context::Context;
 use crate::error::Error;
@@ -54,9 +54,25 @@ pub(crate) struct Checkpoint {
     #[arg(long)]
     shell_job: bool,
 
+    /// Leave the memory where it is and serve it to `criu lazy-pages`, at the address and port of --page-server
+    #[arg(long)]
+    lazy_pages: bool,
+
+    /// Write a zero byte to this descriptor when the pages of --lazy-pages are being served
+    #[arg(long, value_name = "FD", allow_negative_numbers = true)]
+    status_fd: Option<i32>,
+
+    /// Send the memory to the page server at ADDRESS:PORT instead of writing it into the images
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    page_server: Option<String>,
+
     /// Carry file locks
     #[arg(long)]
     file_locks: bool,
+
+    /// Write the memory alone, as the parent of a later checkpoint, and leave the container running
+    #[arg(long)]
+    pre_dump: bool,
 
     /// What to do with cgroups: soft, full, strict or ignore [default: soft]
     #[arg(long, value_name = "MODE", value_parser = cgroup_mode)]
@@ -80,7 +96,7 @@ impl Checkpoint {
         }
         let options = self.options()?;
         container.checkpoint(&options)?;
-        if !options.leave_running {
+        if !options.leave_running && !options.pre_dump {
             delete(&container);
         }
         Ok(ExitCode::SUCCESS)
@@ -98,6 +114,14 @@ impl Checkpoint {
         options.work_dir = self.work_path.as_deref().map(absolute).transpose()?;
         options.parent = self.parent_path.clone();
         options.leave_running = self.leave_running;
+        options.pre_dump = self.pre_dump;
+        options.lazy_pages = self.lazy_pages;
+        options.page_server = self.page_server()?;
+        // Any number below zero is runc's way to say none.
+        if let Some(number) = self.status_fd.filter(|number| *number >= 0) {
+            let fd = runtime_core::descriptors::inherited(number);
+            options.status_fd = Some(fd.ok_or(Error::StatusFd(number))?);
+        }
         options.criu = CriuOptions {
             tcp_established: self.tcp_established,
             tcp_skip_in_flight: self.tcp_skip_in_flight,
@@ -111,6 +135,11 @@ impl Checkpoint {
             ..CriuOptions::default()
         };
         Ok(options)
+    }
+
+    fn page_server(&self) -> Result<Option<PageServer>, Error> {
+        let given = self.page_server.as_deref().filter(|text| !text.is_empty());
+        given.map(|text| text.parse().map_err(|_| Error::PageServer)).transpose()
     }
 }
 
@@ -144,5 +173,51 @@ pub(crate) fn cgroup_mode(text: &str) -> Result<CgroupMode, &'static str> {
         "strict" => Ok(CgroupMode::Strict),
         "ignore" => Ok(CgroupMode::Ignore),
         _ => Err("Invalid manage cgroups mode"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{FromArgMatches, Subcommand};
+
+    use super::*;
+
+    fn options(line: &str) -> Result<CheckpointOptions, Error> {
+        let command = crate::args::Command::augment_subcommands(clap::Command::new("rtc"));
+        let matches = command.try_get_matches_from(line.split(' ')).unwrap();
+        match crate::args::Command::from_arg_matches(&matches).unwrap() {
+            crate::args::Command::Checkpoint(checkpoint) => checkpoint.options(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_what_criu_is_told() {
+        let options = options(
+            "rtc checkpoint web --image-path /i --work-path w --tcp-established --file-locks --lazy-pages \
+             --page-server [::1]:7 --status-fd -1 --manage-cgroups-mode ignore --empty-ns network --leave-running",
+        );
+        let options = options.unwrap();
+        assert_eq!(options.image_dir, Path::new("/i"));
+        assert_eq!(options.work_dir, Some(std::env::current_dir().unwrap().join("w")));
+        assert!(options.leave_running && options.lazy_pages && !options.pre_dump);
+        assert!(options.page_server.is_some() && options.status_fd.is_none());
+        let criu = options.criu;
+        assert!(criu.tcp_established && criu.file_locks && criu.empty_net_ns && !criu.shell_job);
+        assert_eq!(criu.manage_cgroups, Some(CgroupMode::Ignore));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_in_runcs_words() {
+        for (given, message) in [
+            ("--parent-path /x", "--parent-path must be relative"),
+            ("--image-path /proc --parent-path none", "invalid --parent-path: stat /proc/none"),
+            ("--empty-ns pid", "namespace \"pid\" is not supported"),
+            ("--page-server nowhere", "Use --page-server ADDRESS:PORT to specify page server"),
+            ("--status-fd 9999", "no descriptor 9999 for --status-fd"),
+        ] {
+            let err = options(&format!("rtc checkpoint web {given}")).unwrap_err();
+            assert_eq!(err.to_string(), message);
+        }
     }
 }

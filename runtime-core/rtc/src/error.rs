@@ -40,6 +40,10 @@ pub(crate) enum Error {
         #[source]
         err: std::io::Error,
     },
+    #[error("Use --page-server ADDRESS:PORT to specify page server")]
+    PageServer,
+    #[error("no descriptor {0} for --status-fd")]
+    StatusFd(i32),
     #[error("namespace {0:?} is not supported")]
     EmptyNamespace(String),
     #[error("invalid value for {option}: {value:?}")]
