@@ -111,6 +111,20 @@ pub enum Error {
         #[source]
         err: SeccompError,
     },
+    #[error("{operation} network device {device} for container {id}")]
+    NetDevice {
+        id: ContainerId,
+        operation: &'static str,
+        device: String,
+        #[source]
+        err: Errno,
+    },
+    #[error("class of cache and memory bandwidth of container {id}")]
+    Resctrl {
+        id: ContainerId,
+        #[source]
+        err: crate::resctrl::Error,
+    },
     #[error("container {id}")]
     Hook {
         id: ContainerId,
@@ -189,13 +203,19 @@ impl Error {
             Self::Namespace { .. } | Self::Seccomp { .. } => ErrorKind::InvalidArgument,
             Self::Rootfs { err, .. } => err.0.kind(),
             Self::Cgroup { err, .. } => err.kind(),
+            Self::Resctrl { err, .. } => err.kind(),
+            // No such device, or a name that is taken or cannot be.
+            Self::NetDevice { err: Errno::NODEV | Errno::EXIST | Errno::INVAL, .. } => ErrorKind::InvalidArgument,
             Self::Init { err: InitError(InitErrorKind::Failed(failure)), .. } => failure.kind,
             Self::RollBack { err, .. } => err.kind(),
             Self::Criu { err, .. } => criu_kind(err),
             Self::Checkpoint { err, .. } => err.kind(),
-            Self::File { .. } | Self::State { .. } | Self::System { .. } | Self::Hook { .. } | Self::Init { .. } => {
-                ErrorKind::Internal
-            }
+            Self::File { .. }
+            | Self::State { .. }
+            | Self::System { .. }
+            | Self::Hook { .. }
+            | Self::NetDevice { .. }
+            | Self::Init { .. } => ErrorKind::Internal,
         }
     }
 }

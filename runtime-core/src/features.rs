@@ -32,7 +32,7 @@ pub struct Linux {
     pub seccomp: Seccomp,
     pub apparmor: Enabled,
     pub selinux: Enabled,
-    pub intel_rdt: Enabled,
+    pub intel_rdt: IntelRdt,
     pub memory_policy: MemoryPolicy,
     pub mount_extensions: MountExtensions,
     pub net_devices: Enabled,
@@ -59,6 +59,13 @@ pub struct Seccomp {
     pub supported_flags: &'static [&'static str],
 }
 
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct IntelRdt {
+    pub enabled: bool,
+    pub schemata: bool,
+    pub monitoring: bool,
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct MemoryPolicy {
     pub modes: &'static [&'static str],
@@ -75,9 +82,9 @@ pub struct Enabled {
     pub enabled: bool,
 }
 
-const INTEL_RDT: bool = false;
+const INTEL_RDT: bool = true;
 const ID_MAPPED_MOUNTS: bool = true;
-const NET_DEVICES: bool = false;
+const NET_DEVICES: bool = true;
 
 const ACTIONS: &[&str] = &[
     "SCMP_ACT_ALLOW",
@@ -161,7 +168,7 @@ pub fn features() -> Features {
             },
             apparmor: Enabled { enabled: true },
             selinux: Enabled { enabled: true },
-            intel_rdt: Enabled { enabled: INTEL_RDT },
+            intel_rdt: IntelRdt { enabled: INTEL_RDT, schemata: INTEL_RDT, monitoring: INTEL_RDT },
             memory_policy: MemoryPolicy { modes: MEMORY_MODES, flags: MEMORY_FLAGS },
             mount_extensions: MountExtensions { idmap: Enabled { enabled: ID_MAPPED_MOUNTS } },
             net_devices: Enabled { enabled: NET_DEVICES },
@@ -203,6 +210,7 @@ mod tests {
         assert!(takes("cgroupsPath", json!("/x")));
         assert_eq!(takes("intelRdt", json!({ "closID": "x" })), INTEL_RDT);
         assert_eq!(takes("netDevices", json!({ "eth0": { "name": "eth1" } })), NET_DEVICES);
+        assert!(!takes("personality", json!({ "domain": "LINUX", "flags": ["ANY"] })));
     }
 
     #[test]

@@ -11,11 +11,17 @@ pub mod container;
 pub mod descriptors;
 pub mod error;
 pub mod exe;
+#[cfg(feature = "fault-points")]
+pub mod fault;
+#[cfg(not(feature = "fault-points"))]
+mod fault;
 pub mod features;
 pub mod hooks;
 pub mod id;
 pub mod init;
 pub mod memory;
+mod netlink;
+pub mod resctrl;
 mod rootfs;
 mod seccomp;
 pub mod spec;

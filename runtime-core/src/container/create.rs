@@ -11,8 +11,10 @@ use super::state::{self, Directory, InitId, State, hooks};
 use super::{Container, CreateOptions, StartBy, Started, Stdio, notify, process};
 use crate::cgroup::Cgroup;
 use crate::error::{RootfsError, SeccompError};
+use crate::fault::{self, Point};
 use crate::hooks::HookState;
 use crate::init::message::Environment;
+use crate::resctrl::Class;
 use crate::rootfs::{Plan, PlanOptions};
 use crate::{ContainerId, Error, Result, seccomp, spec};
 
@@ -28,12 +30,17 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
     let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let cgroup = Cgroup::new(id, cgroups_path).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
 
+    let class = linux.and_then(|linux| linux.intel_rdt().as_ref()).map(|spec| Class::new(id, spec)).transpose();
+    let class = class.map_err(resctrl(id))?;
+
     let directory = Directory::new(&options.root, id);
     directory.make()?;
-    build(options, process, &namespaces, &cgroup, &directory).map_err(|err| {
+    let parts = Parts { namespaces: &namespaces, cgroup: &cgroup, class: class.as_ref(), directory: &directory };
+    build(options, process, &parts).map_err(|err| {
         // The init, if there was one, is gone: it is ended where its owner is dropped.
         let cgroup = cgroup.remove(ROLL_BACK).map_err(|err| Error::Cgroup { id: id.clone(), err });
-        let removed = cgroup.and(directory.remove());
+        let class = class.as_ref().map_or(Ok(()), Class::remove).map_err(resctrl(id));
+        let removed = cgroup.and(class).and(directory.remove());
         // A container that could not be made is destroyed as any other (OCI runtime, "Lifecycle", steps 12 and 13).
         run_poststop(id, &hooks(&options.spec, |hooks| hooks.poststop()), &stopped(options));
         match removed {
@@ -41,6 +48,19 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
             Err(roll_back) => Error::RollBack { err: Box::new(err), roll_back: Box::new(roll_back) },
         }
     })
+}
+
+/// What of a container is outside of its init.
+struct Parts<'a> {
+    namespaces: &'a Namespaces,
+    cgroup: &'a Cgroup,
+    class: Option<&'a Class>,
+    directory: &'a Directory,
+}
+
+fn resctrl(id: &ContainerId) -> impl Fn(crate::resctrl::Error) -> Error {
+    let id = id.clone();
+    move |err| Error::Resctrl { id: id.clone(), err }
 }
 
 /// The specification wants a warning and no more when these fail.
@@ -63,29 +83,31 @@ fn stopped(options: &CreateOptions) -> HookState {
     }
 }
 
-fn build(
-    options: &CreateOptions,
-    process_spec: &ProcessSpec,
-    namespaces: &Namespaces,
-    cgroup: &Cgroup,
-    directory: &Directory,
-) -> Result<(Container, Started)> {
+fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>) -> Result<(Container, Started)> {
     let (id, spec) = (&options.id, &options.spec);
+    let Parts { namespaces, cgroup, class, directory } = *parts;
+    fault::after(id, Point::Directory)?;
     let linux = spec.linux().as_ref();
     let process = process::resolve(id, process_spec, process::schedule(process_spec, linux), &options.stdio)?;
     let rootfs = plan(options, namespaces, cgroup)?;
     let mut state = new_state(options, process_spec, namespaces, cgroup)?;
+    state.class = class.cloned();
     if options.notify_socket {
         notify::make_directory(directory)?;
     }
     // Before there is anything to find: after a crash, delete needs to know the cgroup.
     directory.write(&state)?;
+    fault::after(id, Point::State)?;
     cgroup
         .create(linux.and_then(|linux| linux.resources().as_ref()))
         .map_err(|err| Error::Cgroup { id: id.clone(), err })?;
+    fault::after(id, Point::Cgroup)?;
     if let Some(uid) = cgroup_owner(spec, namespaces, process.uid) {
         cgroup.own(uid).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
     }
+    fault::after(id, Point::Owner)?;
+    class.map_or(Ok(()), Class::create).map_err(resctrl(id))?;
+    fault::after(id, Point::Class)?;
 
     let [prestart, create_runtime, create_container, start_container] = hooks_of(spec);
     let launch = Launch {
@@ -99,6 +121,7 @@ fn build(
             StartBy::Creator => None,
             StartBy::Anyone => Some(directory.bind_start_socket()?),
         },
+        class,
         preserve_fds: &options.preserve_fds,
     };
     let mut orders = LentOrders {
@@ -119,6 +142,8 @@ fn build(
         keyring: state.keyring,
         process,
         seccomp: state.seccomp.as_ref(),
+        #[cfg(feature = "fault-points")]
+        fault: fault::for_init(),
     };
     let launched = launch.run(&options.stdio, &mut orders)?;
     let pid = launched.pid()?;
@@ -130,6 +155,7 @@ fn build(
     })?;
     state.init = Some(InitId { pid, start_time });
     directory.write(&state)?;
+    fault::after(id, Point::InitState)?;
     let creating = state.hook_state("creating");
     let listener = state.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
     let hooks = || {
@@ -139,10 +165,13 @@ fn build(
             .map_err(|err| Error::Hook { id: id.clone(), err })
     };
     let console = launched.ready(hooks, listener.map(|listener| (listener, &creating)))?;
-    if let Some(path) = &options.pid_file {
-        launch::write_pid_file(id, path, pid)?;
-    }
-    container(options, state, launched, console)
+    fault::after(id, Point::Ready)?;
+    let Some(path) = &options.pid_file else { return container(options, state, launched, console) };
+    launch::write_pid_file(id, path, pid)?;
+    fault::after(id, Point::PidFile).and_then(|()| container(options, state, launched, console)).inspect_err(|_| {
+        // The first error is the one to tell.
+        std::fs::remove_file(path).ok();
+    })
 }
 
 /// Whom the cgroup is delegated to, as with runc: the process's user, if the container sees its cgroup alone and may write
@@ -227,6 +256,7 @@ pub(super) fn new_state(
         created: u64::try_from(created.as_nanos()).unwrap_or(u64::MAX),
         init: None,
         cgroup: cgroup.clone(),
+        class: None,
         shared_pid_namespace: namespaces.shared_pid,
         poststart: hooks(spec, |hooks| hooks.poststart()),
         poststop: hooks(spec, |hooks| hooks.poststop()),

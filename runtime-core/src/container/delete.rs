@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::create::run_poststop;
 use super::kill::{DEADLINE, system, thaw_frozen};
 use super::{Container, Status};
+use crate::resctrl::Class;
 use crate::sys::process::pidfd_signal;
 use crate::{Error, Result};
 
@@ -26,6 +27,8 @@ pub(super) fn delete(container: &Container, force: bool) -> Result<()> {
         cgroup.kill(DEADLINE).map_err(container.cgroup_failed())?;
     }
     cgroup.remove(DEADLINE).map_err(container.cgroup_failed())?;
+    let class = container.state.class.as_ref().map_or(Ok(()), Class::remove);
+    class.map_err(|err| Error::Resctrl { id: container.id().clone(), err })?;
     run_poststop(container.id(), &container.state.poststop, &container.state.hook_state("stopped"));
     container.directory.remove()
 }

@@ -41,6 +41,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
         // Whoever names a cgroup does not want another.
         init: container.pid().filter(|_| options.sub_cgroups.is_empty()),
         start_socket: None,
+        class: container.state.class.as_ref(),
         preserve_fds: &options.preserve_fds,
     };
     let mut orders = LentOrders {
@@ -50,6 +51,8 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
         keyring: container.state.keyring,
         process: process::resolve(id, &spec, schedule, &options.stdio)?,
         seccomp: container.state.seccomp.as_ref(),
+        #[cfg(feature = "fault-points")]
+        fault: crate::fault::for_init(),
     };
     let launched = launch.run(&options.stdio, &mut orders)?;
     let state = container.state.hook_state("running");

@@ -12,14 +12,17 @@ use serde::de::DeserializeOwned;
 
 use super::Stdio;
 use super::namespaces::Namespaces;
+use super::net_devices::{self, Moved};
 use super::sources;
 use crate::cgroup::Cgroup;
 use crate::children::{self, Child};
 use crate::error::{InitError, InitErrorKind, SeccompError};
+use crate::fault::{self, Point};
 use crate::hooks::HookState;
 use crate::init::channel::{self, Channel};
 use crate::init::message::{Orders, Passed, Reply, Source};
 use crate::init::{ARGV0, rlimits};
+use crate::resctrl::Class;
 use crate::rootfs::{Plan, id_lines};
 use crate::seccomp::{self, ContainerProcessState, Filter, Listener};
 use crate::sys::clone::{self, Spawn, Stage};
@@ -37,6 +40,8 @@ pub(super) struct Launched {
     id: ContainerId,
     child: Option<Child>,
     channel: Option<Channel>,
+    /// Go back when the process has been ended.
+    devices: Option<Moved>,
 }
 
 /// What to launch.
@@ -52,6 +57,8 @@ pub(super) struct Launch<'a> {
     pub(super) init: Option<Pid>,
     /// Where the start comes from, if not from this process.
     pub(super) start_socket: Option<OwnedFd>,
+    /// Of cache and memory bandwidth.
+    pub(super) class: Option<&'a Class>,
     /// What the process has as 3 and on.
     pub(super) preserve_fds: &'a [OwnedFd],
 }
@@ -59,17 +66,29 @@ pub(super) struct Launch<'a> {
 impl Launch<'_> {
     /// Makes the process, in its namespaces and its cgroups, and gives it its orders.
     pub(super) fn run(&self, stdio: &Stdio, orders: &mut LentOrders<'_>) -> Result<Launched> {
-        let launched = self.spawn(stdio)?;
+        let mut launched = self.spawn(stdio)?;
         let pid = launched.child()?.pid;
+        fault::after(self.id, Point::Spawn)?;
+        if let Some(class) = self.class {
+            class.join(pid).map_err(|err| Error::Resctrl { id: self.id.clone(), err })?;
+        }
         if self.namespaces.makes(libc::CLONE_NEWUSER) {
             self.write_maps(pid)?;
             launched.channel()?.maps_written().map_err(|err| launched.failed("write the id maps", err))?;
         }
+        fault::after(self.id, Point::Maps)?;
         self.set_oom_score_adj(pid)?;
+        fault::after(self.id, Point::OomScore)?;
         if self.namespaces.user() {
             self.set_rlimits(pid, orders)?;
         }
+        fault::after(self.id, Point::Rlimits)?;
+        if orders.environment.is_some() {
+            launched.devices = net_devices::move_in(self.id, self.linux, self.namespaces, pid)?;
+        }
+        fault::after(self.id, Point::NetDevices)?;
         self.give(&launched, orders)?;
+        fault::after(self.id, Point::Orders)?;
         Ok(launched)
     }
 
@@ -81,6 +100,7 @@ impl Launch<'_> {
             opened = sources::open(self.id, self.namespaces, environment.rootfs, launched.pid()?)?;
             environment.sources = opened.len();
         }
+        fault::after(self.id, Point::Sources)?;
         let channel = launched.channel()?;
         channel.send(orders).map_err(failed)?;
         for (place, mount) in &opened {
@@ -128,7 +148,7 @@ impl Launch<'_> {
         let (pid, pidfd) = self.clone_into_cgroup(spawn)?;
         let pid = Pid::new(pid).ok_or_else(|| system("clone")(std::io::ErrorKind::InvalidData.into()))?;
         let child = hold.adopt(pid, pidfd);
-        Ok(Launched { id: self.id.clone(), child: Some(child), channel: Some(ours) })
+        Ok(Launched { id: self.id.clone(), child: Some(child), channel: Some(ours), devices: None })
     }
 
     /// What [`Launch::run`] passes.
@@ -290,6 +310,9 @@ impl Launched {
 
     /// Gives the process and its channel away; from now on they live on their own.
     pub(super) fn into_parts(mut self) -> Option<(Child, Channel)> {
+        if let Some(devices) = self.devices.take() {
+            devices.keep();
+        }
         self.child.take().zip(self.channel.take())
     }
 

@@ -24,6 +24,7 @@ mod kill;
 mod launch;
 mod load;
 mod namespaces;
+mod net_devices;
 mod notify;
 mod process;
 mod restore;

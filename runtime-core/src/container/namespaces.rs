@@ -104,7 +104,12 @@ impl Namespaces {
     }
 
     fn joins_kind(&self, flag: c_int) -> bool {
-        self.joins.iter().any(|(_, joined)| *joined == flag)
+        self.joined(flag).is_some()
+    }
+
+    /// The namespace of this kind that is joined by a path of the spec.
+    pub(super) fn joined(&self, flag: c_int) -> Option<BorrowedFd<'_>> {
+        self.joins.iter().find(|(_, joined)| *joined == flag).map(|(fd, _)| fd.as_fd())
     }
 
     pub(super) fn makes(&self, flag: c_int) -> bool {

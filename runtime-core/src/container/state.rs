@@ -16,6 +16,7 @@ use crate::cgroup::Cgroup;
 use crate::hooks::HookState;
 use crate::init::channel::Channel;
 use crate::init::schedule::Schedule;
+use crate::resctrl::Class;
 use crate::seccomp::Filter;
 use crate::{ContainerId, Error, Pid, Result};
 
@@ -48,6 +49,8 @@ pub(super) struct State {
     /// `None` while the container is being made.
     pub(super) init: Option<InitId>,
     pub(super) cgroup: Cgroup,
+    #[serde(default)]
+    pub(super) class: Option<Class>,
     /// Processes outlive the init, which ends those of a pid namespace of its own.
     pub(super) shared_pid_namespace: bool,
     pub(super) poststart: Vec<Hook>,

@@ -56,6 +56,8 @@ pub(crate) struct Orders<P, F, H> {
     pub(crate) keyring: bool,
     pub(crate) process: Process,
     pub(crate) seccomp: Option<F>,
+    #[cfg(feature = "fault-points")]
+    pub(crate) fault: Option<crate::fault::Fault>,
 }
 
 /// Which descriptors have been passed beside the socket, in this order.

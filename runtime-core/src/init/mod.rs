@@ -22,7 +22,7 @@ use std::os::fd::AsFd;
 use channel::Channel;
 use descriptors::Descriptors;
 use message::{Environment, Failure, Go, Received, Reply};
-pub(crate) use step::Step;
+pub use step::Step;
 use step::at;
 use steps::Init;
 
@@ -50,6 +50,7 @@ fn run(channel: &mut Channel) -> Result<Infallible, Failure> {
     // A limit or a mode of the caller's must not show in what is made here.
     rustix::process::umask(rustix::fs::Mode::empty());
     let orders: Received = at(Step::Orders, channel.receive())?;
+    crate::fault::arm_init(&orders);
     let descriptors = at(Step::Descriptors, Descriptors::take(channel, orders.passed))?;
     let mut init = Init::new(channel, &orders, descriptors);
     match &orders.environment {

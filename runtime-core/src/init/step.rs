@@ -7,79 +7,62 @@ use serde::{Deserialize, Serialize};
 use super::message::Failure;
 use crate::error::{ErrorKind, errno, errno_text};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Step {
-    Orders,
-    Sources,
-    JoinMountNamespace,
-    CgroupNamespace,
-    Keyring,
-    Loopback,
-    Labels,
-    Mounts,
-    ParentHooks,
-    CreateContainerHooks,
-    PivotRoot,
-    Hostname,
-    Domainname,
-    Console,
-    Sysctl,
-    MakeWorkingDirectory,
-    Seal,
-    Rlimits,
-    Schedule,
-    NoNewPrivileges,
-    Stdio,
-    Seccomp,
-    Capabilities,
-    User,
-    WorkingDirectory,
-    Executable,
-    Descriptors,
-    Ready,
-    Start,
-    StartContainerHooks,
-    Execve,
+macro_rules! steps {
+    ($($step:ident => $operation:literal,)*) => {
+        /// The steps of an init, in the order in which a container first comes to them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Step {
+            $($step,)*
+        }
+
+        impl Step {
+            pub const ALL: &[Self] = &[$(Self::$step,)*];
+
+            /// Completes "failed to ...".
+            pub(crate) fn operation(self) -> &'static str {
+                match self {
+                    $(Self::$step => $operation,)*
+                }
+            }
+        }
+    };
+}
+
+steps! {
+    Orders => "read the orders",
+    Sources => "take over the sources of mounts",
+    JoinMountNamespace => "join the mount namespace",
+    CgroupNamespace => "make a cgroup namespace",
+    Keyring => "join the session keyring",
+    Loopback => "bring up the loopback device",
+    Labels => "set the security label",
+    Mounts => "mount the root filesystem",
+    ParentHooks => "wait for the runtime's hooks",
+    CreateContainerHooks => "run createContainer hooks",
+    PivotRoot => "pivot into the root filesystem",
+    Hostname => "set the hostname",
+    Domainname => "set the domainname",
+    Console => "set up the console",
+    Sysctl => "write sysctls",
+    MakeWorkingDirectory => "make the working directory",
+    Seal => "seal the root filesystem",
+    Rlimits => "set resource limits",
+    Schedule => "set the process's scheduling",
+    NoNewPrivileges => "set no_new_privs",
+    Stdio => "give stdio to the user",
+    Seccomp => "install the seccomp filter",
+    Capabilities => "set capabilities",
+    User => "change the user",
+    WorkingDirectory => "change to the working directory",
+    Executable => "find the program",
+    Descriptors => "mark descriptors close-on-exec",
+    Ready => "report to the runtime",
+    Start => "wait for the start",
+    StartContainerHooks => "run startContainer hooks",
+    Execve => "execute the program",
 }
 
 impl Step {
-    /// Completes "failed to ...".
-    pub(crate) fn operation(self) -> &'static str {
-        match self {
-            Self::Orders => "read the orders",
-            Self::Sources => "take over the sources of mounts",
-            Self::JoinMountNamespace => "join the mount namespace",
-            Self::CgroupNamespace => "make a cgroup namespace",
-            Self::Keyring => "join the session keyring",
-            Self::Loopback => "bring up the loopback device",
-            Self::Labels => "set the security label",
-            Self::Mounts => "mount the root filesystem",
-            Self::ParentHooks => "wait for the runtime's hooks",
-            Self::CreateContainerHooks => "run createContainer hooks",
-            Self::PivotRoot => "pivot into the root filesystem",
-            Self::Hostname => "set the hostname",
-            Self::Domainname => "set the domainname",
-            Self::Console => "set up the console",
-            Self::Sysctl => "write sysctls",
-            Self::MakeWorkingDirectory => "make the working directory",
-            Self::Seal => "seal the root filesystem",
-            Self::Rlimits => "set resource limits",
-            Self::Schedule => "set the process's scheduling",
-            Self::NoNewPrivileges => "set no_new_privs",
-            Self::Stdio => "give stdio to the user",
-            Self::Seccomp => "install the seccomp filter",
-            Self::Capabilities => "set capabilities",
-            Self::User => "change the user",
-            Self::WorkingDirectory => "change to the working directory",
-            Self::Executable => "find the program",
-            Self::Descriptors => "mark descriptors close-on-exec",
-            Self::Ready => "report to the runtime",
-            Self::Start => "wait for the start",
-            Self::StartContainerHooks => "run startContainer hooks",
-            Self::Execve => "execute the program",
-        }
-    }
-
     /// Steps whose failure lies in what the spec asks for, not in the machine.
     fn kind(self) -> ErrorKind {
         match self {
@@ -93,6 +76,7 @@ impl Step {
 
 /// Gives a failed step its name.
 pub(super) fn at<T, E: Error + 'static>(step: Step, result: Result<T, E>) -> Result<T, Failure> {
+    crate::fault::in_init(step)?;
     result.map_err(|err| Failure {
         step,
         kind: chain(&err).find_map(own_kind).unwrap_or(step.kind()),

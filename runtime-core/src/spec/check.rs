@@ -25,7 +25,33 @@ pub(crate) fn check(spec: &Spec) -> Result<(), Error> {
     let linux = spec.linux().as_ref().ok_or(Error::Missing { field: "linux" })?;
     check_supported(linux)?;
     check_namespaces(spec, linux)?;
+    check_net_devices(linux)?;
     ids::check(linux, process)
+}
+
+fn check_net_devices(linux: &Linux) -> Result<(), Error> {
+    let Some(devices) = linux.net_devices().as_ref().filter(|devices| !devices.is_empty()) else { return Ok(()) };
+    if !linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Network) {
+        return Err(Error::Contradiction("linux.netDevices need a network namespace in linux.namespaces"));
+    }
+    let mut seen = HashSet::new();
+    for (name, device) in devices {
+        let new_name = device.name().as_ref().filter(|name| !name.is_empty()).unwrap_or(name);
+        if let Some(value) = [name, new_name].into_iter().find(|name| !is_device_name(name)) {
+            let (field, value) = ("linux.netDevices", value.clone());
+            return Err(Error::Invalid { field, value, expected: "the name of a network device" });
+        }
+        if !seen.insert(new_name) {
+            return Err(Error::Duplicate { field: "linux.netDevices", value: new_name.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// As the kernel has it (dev_valid_name); a pattern it would fill in with a number is none either.
+fn is_device_name(name: &str) -> bool {
+    let odd = |byte: u8| byte == b'/' || byte == b':' || byte == b'%' || byte == 0 || byte.is_ascii_whitespace();
+    !name.is_empty() && name.len() < libc::IFNAMSIZ && name != "." && name != ".." && !name.bytes().any(odd)
 }
 
 /// SemVer 2.0.0, and a major version that is ours: 1, or what came before it.
@@ -64,11 +90,7 @@ fn check_hooks(hooks: &Hooks) -> Result<(), Error> {
 
 fn check_supported(linux: &Linux) -> Result<(), Error> {
     let flags = linux.personality().as_ref().and_then(|personality| personality.flags().as_ref());
-    let given = [
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.personality.flags", flags.is_some_and(|flags| !flags.is_empty())),
-    ];
+    let given = [("linux.personality.flags", flags.is_some_and(|flags| !flags.is_empty()))];
     match given.into_iter().find(|(_, given)| *given) {
         Some((field, _)) => Err(Error::Unsupported { field }),
         None => Ok(()),

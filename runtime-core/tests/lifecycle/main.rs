@@ -5,7 +5,9 @@
 
 mod bundle;
 mod cgroups;
+mod devices;
 mod exec;
+mod faults;
 mod hooks;
 mod hostile;
 mod mounts;
@@ -41,6 +43,8 @@ fn main() {
         mounts::TESTS,
         seccomp::TESTS,
         hooks::TESTS,
+        devices::TESTS,
+        faults::TESTS,
         start::TESTS,
     ]
     .concat();

@@ -80,12 +80,13 @@ fn rlimits_are_set_or_named() {
 fn scheduling_and_personality_are_the_specs() {
     // 41 is the policy in /proc/PID/stat, 19 the nice value (proc_pid_stat(5)).
     let look = "uname -m; cut -d' ' -f19,41 /proc/self/stat; ionice; grep Cpus_allowed_list /proc/self/status";
-    let mut bundle = Bundle::new(&format!("{look}; exec sleep 60"));
+    let mut bundle = Bundle::new(&format!("{look}; echo > /tmp/up; exec sleep 60"));
     bundle.spec["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 7});
     bundle.spec["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
     bundle.spec["linux"]["personality"] = json!({"domain": "LINUX32"});
     let (container, running) = bundle.create().unwrap_or_else(|err| panic!("{}", crate::bundle::chain(&err)));
     container.start().unwrap();
+    wait_for(&bundle.path().join("rootfs/tmp/up"));
     let machine = if cfg!(target_arch = "x86_64") { "i686" } else { "armv8l" };
     let expected = format!("{machine}\n7 3\nbest-effort: prio 6\nCpus_allowed_list:\t");
     let process = |affinity| {
@@ -116,10 +117,11 @@ fn the_memory_policy_is_the_specs() {
         (json!({"mode": "MPOL_LOCAL"}), "local"),
         (json!({"mode": "MPOL_DEFAULT"}), "default"),
     ] {
-        let mut bundle = Bundle::new(&format!("{look}; exec sleep 60"));
+        let mut bundle = Bundle::new(&format!("{look}; echo > /tmp/up; exec sleep 60"));
         bundle.spec["linux"]["memoryPolicy"] = policy.clone();
         let (container, running) = bundle.create().unwrap_or_else(|err| panic!("{}", crate::bundle::chain(&err)));
         container.start().unwrap();
+        wait_for(&bundle.path().join("rootfs/tmp/up"));
         let mut process = bundle.spec["process"].clone();
         process["args"] = json!(["sh", "-c", look]);
         let (_, executed) = crate::bundle::exec(&container, process, false).unwrap().finish();

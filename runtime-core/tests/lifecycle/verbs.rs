@@ -177,7 +177,6 @@ fn what_is_wrong_with_a_spec_has_a_kind() {
             "linux.personality.flags",
         ),
         (("/linux/intelRdt", json!({"closID": "x"})), ErrorKind::Unimplemented, "linux.intelRdt"),
-        (("/linux/netDevices", json!({"eth9": {"name": "eth0"}})), ErrorKind::Unimplemented, "linux.netDevices"),
         (
             ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "x"})),
             ErrorKind::InvalidArgument,
