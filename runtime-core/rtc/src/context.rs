@@ -18,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) root: PathBuf,
     /// The root is not the default one.
     pub(crate) root_given: bool,
+    /// systemd is to make the cgroups of new containers.
+    pub(crate) systemd_cgroup: bool,
 }
 
 impl Context {
@@ -30,7 +32,7 @@ impl Context {
             Some(root) => given_root(root)?,
             None => default_root()?,
         };
-        Ok(Self { root, root_given: global.root.is_some() })
+        Ok(Self { root, root_given: global.root.is_some(), systemd_cgroup: global.systemd_cgroup })
     }
 
     /// # Errors

@@ -22,6 +22,9 @@ pub(crate) enum Error {
     NotStopped { id: String, status: Status },
     #[error("Option --root argument should not be set to /")]
     RootIsRoot,
+    /// Better than cgroups elsewhere than was asked for.
+    #[error("--systemd-cgroup is not supported")]
+    SystemdCgroup,
     #[error("invalid log-format: {0}")]
     LogFormat(String),
     #[error("unknown signal {0:?}")]

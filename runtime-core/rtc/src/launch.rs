@@ -62,6 +62,9 @@ impl New {
     }
 
     pub(crate) fn options(self, context: &Context, bundle: Bundle, stdio: Stdio) -> Result<CreateOptions, Error> {
+        if context.systemd_cgroup {
+            return Err(Error::SystemdCgroup);
+        }
         let Bundle { path, mut spec } = bundle;
         let passed = descriptors::take(self.preserve_fds)?;
         if let Some(mut process) = spec.process().clone().filter(|_| !passed.env.is_empty()) {
