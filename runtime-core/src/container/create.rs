@@ -90,7 +90,7 @@ fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>)
     let linux = spec.linux().as_ref();
     let process = process::resolve(id, process_spec, process::schedule(process_spec, linux), &options.stdio)?;
     let rootfs = plan(options, namespaces, cgroup)?;
-    let mut state = new_state(options, process_spec, namespaces, cgroup)?;
+    let mut state = new_state(options, &options.stdio, process_spec, namespaces, cgroup)?;
     state.class = class.cloned();
     if options.notify_socket {
         notify::make_directory(directory)?;
@@ -225,6 +225,7 @@ fn plan(options: &CreateOptions, namespaces: &Namespaces, cgroup: &Cgroup) -> Re
 
 pub(super) fn new_state(
     options: &CreateOptions,
+    stdio: &Stdio,
     process: &ProcessSpec,
     namespaces: &Namespaces,
     cgroup: &Cgroup,
@@ -236,11 +237,9 @@ pub(super) fn new_state(
         .map(|profile| seccomp::compile(profile, &cache))
         .transpose()
         .map_err(|err| Error::Seccomp { id: id.clone(), err: SeccompError(err) })?;
-    let stdio = state::describe(&options.stdio).map_err(|err| Error::System {
-        id: id.clone(),
-        operation: "look at the standard streams",
-        err,
-    })?;
+    let unknown = |err| Error::System { id: id.clone(), operation: "look at the standard streams", err };
+    let links = state::describe(stdio).map_err(unknown)?;
+    let stdio_files = state::describe_files(stdio).map_err(unknown)?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(State {
         oci_version: spec.version().clone(),
@@ -265,8 +264,9 @@ pub(super) fn new_state(
         rlimits: process.rlimits().clone(),
         schedule: super::process::schedule(process, spec.linux().as_ref()),
         keyring: !options.no_new_keyring,
-        terminal: matches!(options.stdio, Stdio::Terminal),
-        stdio,
+        terminal: matches!(stdio, Stdio::Terminal),
+        stdio: links,
+        stdio_files,
     })
 }
 

@@ -14,21 +14,20 @@
 //! CRIU wants a root that is a mount point and whose parent is not mounted over, hence criu-root (as with runc). What fails
 //! is undone whole: processes through the cgroup, then cgroup and state directory.
 
-use std::collections::HashSet;
 use std::error::Error as StdError;
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
 use criu::images::Images;
-use criu::{Answer, CgroupRoot, Common, Criu, InheritFd, Log, MINIMUM, Notification};
+use criu::{Answer, CgroupRoot, Common, Criu, Log, MINIMUM, Notification};
 use oci_spec::runtime::Hook;
 
 use super::checkpoint::manifest::Manifest;
 use super::checkpoint::network::{self, is_in_images};
 use super::checkpoint::swrk::{InCgroups, Plain, with_root};
 use super::checkpoint::work::{Work, open_dir};
-use super::checkpoint::{self, CheckpointError, CriuOptions, RestoreOptions, mounts, namespaces};
+use super::checkpoint::{self, CheckpointError, CriuOptions, RestoreOptions, mounts, namespaces, stdio};
 use super::create::{ROLL_BACK, hooks_of, new_state};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State};
@@ -61,12 +60,15 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     let namespaces = Namespaces::new(id, &create.spec)?;
     let cgroups_path = create.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
     let cgroup = Cgroup::new(id, cgroups_path).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
-    let state = new_state(create, process, &namespaces, &cgroup)?;
+    let files = manifest.as_ref().map(|manifest| manifest.stdio_files.as_slice()).unwrap_or_default();
+    let descriptors = images.descriptors.as_deref().unwrap_or_default();
+    let stdio = stdio::settle(descriptors, files, &create.stdio).map_err(failed(id))?;
+    let state = new_state(create, &stdio, process, &namespaces, &cgroup)?;
     let plan = checkpoint::plan(&create.bundle, &create.spec, &cgroup).map_err(failed(id))?;
 
     let directory = Directory::new(&create.root, id);
     directory.make()?;
-    let restore = Restore { options, id, images, manifest, criu, cgroup: &cgroup, plan, directory: &directory };
+    let restore = Restore { options, id, images, manifest, stdio, criu, cgroup: &cgroup, plan, directory: &directory };
     restore.run(state).map_err(|err| {
         let cgroup = cgroup.kill(ROLL_BACK).and_then(|()| cgroup.remove(ROLL_BACK));
         let cgroup = cgroup.map_err(|err| Error::Cgroup { id: id.clone(), err });
@@ -98,6 +100,7 @@ struct Restore<'a> {
     id: &'a ContainerId,
     images: Images,
     manifest: Option<Manifest>,
+    stdio: Stdio,
     criu: Criu,
     cgroup: &'a Cgroup,
     plan: Plan,
@@ -224,7 +227,9 @@ impl Restore<'_> {
         request.lsm_mount_context = self.options.lsm_mount_context.clone();
         request.join_namespaces = joined.join;
         request.inherit_fds = joined.inherit;
-        request.inherit_fds.extend(self.pipes()?);
+        let files = self.manifest.as_ref().map(|manifest| manifest.stdio_files.as_slice()).unwrap_or_default();
+        let descriptors = self.images.descriptors.as_deref().unwrap_or_default();
+        request.inherit_fds.extend(stdio::inherit(descriptors, files, &self.stdio)?);
         Ok(request)
     }
 
@@ -234,22 +239,6 @@ impl Restore<'_> {
             None => CriuOptions { empty_net_ns: !is_in_images(&self.options.image_dir), ..CriuOptions::default() },
         };
         self.options.criu.over(&recorded)
-    }
-
-    /// The new stdio in the place of the pipes that the checkpoint had there.
-    fn pipes(&self) -> Result<Vec<InheritFd>, CheckpointError> {
-        let Stdio::Fds { stdin, stdout, stderr } = &self.options.create.stdio else { return Ok(Vec::new()) };
-        let descriptors = self.images.descriptors.iter().flatten();
-        let mut seen = HashSet::new();
-        // stdout and stderr may have been one pipe.
-        descriptors
-            .zip([stdin, stdout, stderr])
-            .filter(|(target, _)| target.starts_with("pipe:") && seen.insert(target.as_str()))
-            .map(|(target, fd)| {
-                let fd = fd.as_fd().try_clone_to_owned().map_err(CheckpointError::file("duplicate", target))?;
-                Ok(InheritFd { key: target.clone(), fd })
-            })
-            .collect()
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hook, LinuxCapabilities, PosixRlimit, Spec};
+use rustix::fs::{AtFlags, FileType, StatxFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,9 @@ pub(super) struct State {
     /// What 0, 1 and 2 of the init were at its start ("pipe:[7]"), for a checkpoint; empty with a terminal.
     #[serde(default)]
     pub(super) stdio: Vec<String>,
+    /// What CRIU calls those of them that are files of the host's; empty for the others.
+    #[serde(default)]
+    pub(super) stdio_files: Vec<String>,
 }
 
 impl State {
@@ -107,6 +111,23 @@ pub(super) fn describe(stdio: &Stdio) -> std::io::Result<Vec<String>> {
         Ok(path.to_string_lossy().into_owned())
     };
     [stdin, stdout, stderr].into_iter().map(link).collect()
+}
+
+/// CRIU's name for a file that is not in the container's mounts (`criu --external file[MNT_ID:INODE]`), for each descriptor
+/// that is one.
+pub(super) fn describe_files(stdio: &Stdio) -> std::io::Result<Vec<String>> {
+    let Stdio::Fds { stdin, stdout, stderr } = stdio else { return Ok(Vec::new()) };
+    let name = |fd: &std::os::fd::OwnedFd| {
+        let stat = rustix::fs::fstat(fd)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::CharacterDevice => {}
+            _ => return Ok(String::new()),
+        }
+        let flags = StatxFlags::MNT_ID;
+        let mount = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, flags)?.stx_mnt_id;
+        Ok(format!("file[{mount:x}:{:x}]", stat.st_ino))
+    };
+    [stdin, stdout, stderr].into_iter().map(name).collect()
 }
 
 pub(super) fn seccomp_cache(root: &Path) -> PathBuf {

@@ -135,19 +135,21 @@ fn below_a_bind() {
     assert!(Command::new("umount").arg(&below).status().unwrap().success());
 }
 
+/// Writes a line to a terminal, and reads until the answer has come.
+pub(crate) fn talk(master: &OwnedFd, line: &str) -> String {
+    let mut master = File::from(master.try_clone().unwrap());
+    master.write_all(line.as_bytes()).unwrap();
+    let (mut text, mut buffer) = (String::new(), [0; 256]);
+    while !text.contains("kept") {
+        let length = master.read(&mut buffer).unwrap();
+        text += &String::from_utf8_lossy(&buffer[..length]);
+    }
+    text
+}
+
 fn terminal() {
     let mut bundle = Bundle::new("x=kept; while read line; do echo got $line $x; done");
     bundle.spec["process"]["terminal"] = json!(true);
-    let talk = |master: &OwnedFd, line: &str| {
-        let mut master = File::from(master.try_clone().unwrap());
-        master.write_all(line.as_bytes()).unwrap();
-        let (mut text, mut buffer) = (String::new(), [0; 256]);
-        while !text.contains("kept") {
-            let length = master.read(&mut buffer).unwrap();
-            text += &String::from_utf8_lossy(&buffer[..length]);
-        }
-        text
-    };
     let (container, started) = ok(Container::create(bundle.options("first", Stdio::Terminal)));
     ok(container.start());
     assert!(talk(started.console.as_ref().unwrap(), "one\n").contains("got one kept"));

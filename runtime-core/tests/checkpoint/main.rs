@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "a skipped test says why")]
 
+mod chains;
 mod failures;
 mod forks;
 mod kinds;
@@ -31,7 +32,8 @@ fn main() {
     if std::env::args_os().next().is_some_and(|name| name == runtime_core::init::ARGV0) {
         runtime_core::init::main();
     }
-    let cases: Vec<(&str, fn())> = [kinds::TESTS, failures::TESTS, forks::TESTS, memory::TESTS, runc::TESTS].concat();
+    let cases: Vec<(&str, fn())> =
+        [kinds::TESTS, chains::TESTS, failures::TESTS, forks::TESTS, memory::TESTS, runc::TESTS].concat();
     if let Ok(name) = std::env::var(CASE) {
         let (_, case) = cases.iter().find(|(case, _)| *case == name).expect("a case of this name");
         return case();

@@ -18,7 +18,7 @@ use super::manifest::{self, Manifest, Timings};
 use super::options::{CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, Transport};
 use super::swrk::Plain;
 use super::work::{Work, open_dir};
-use super::{config_file, mounts, namespaces, network, plan};
+use super::{config_file, mounts, namespaces, network, plan, stdio};
 use crate::container::{Container, Status};
 use crate::{Error, Pid, Result};
 
@@ -124,6 +124,7 @@ impl Dump<'_> {
             tracing::debug!(id = %self.container.id(), ?notification, "checkpoint");
             match notification {
                 Notification::PostDump => {
+                    stdio::take_positions(&mut manifest.stdio_files, self.pid);
                     manifest.criu = criu::logged_version(&self.work.path().join(LOG)).unwrap_or_default();
                     manifest.write(&self.options.image_dir)?;
                 }
@@ -177,6 +178,7 @@ impl Dump<'_> {
         let options = self.options;
         let mut common = self.common(&manifest.options)?;
         common.external = namespaces::external(self.spec)?;
+        common.external.extend(stdio::external(&manifest.stdio_files));
         common.ext_mounts = manifest.external_mounts.iter().map(|mount| mount.at_dump()).collect();
         if options.lazy_pages {
             common.lazy_pages = true;
@@ -253,6 +255,7 @@ fn describe(
         left_running: options.leave_running,
         parent: options.parent.as_ref().map(|path| path.to_string_lossy().into_owned()),
         terminal: container.state.terminal,
+        stdio_files: stdio::files(&container.state.stdio_files),
         descriptors,
         namespaces: namespaces::describe(spec),
         external_mounts: mounts::find(pid, &plan)?,

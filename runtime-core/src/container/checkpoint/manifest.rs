@@ -37,6 +37,9 @@ pub(crate) struct Manifest {
     /// What 0, 1 and 2 of the init were, as in descriptors.json.
     pub(crate) descriptors: Vec<String>,
     pub(crate) terminal: bool,
+    /// Those of the descriptors that are files of the host's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stdio_files: Vec<StdioFile>,
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) external_mounts: Vec<External>,
     pub(crate) criu: String,
@@ -53,6 +56,18 @@ pub(crate) struct Namespace {
     pub(crate) kind: String,
     /// It was somebody else's, joined by its path, and is not in the images.
     pub(crate) external: bool,
+}
+
+/// A standard stream that is a file outside of the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StdioFile {
+    /// 0, 1 or 2.
+    pub(crate) fd: usize,
+    /// CRIU's name for it.
+    pub(crate) name: String,
+    /// Where the init was in it, in bytes.
+    pub(crate) position: u64,
 }
 
 /// Microseconds, and pages of 4 KiB.
@@ -150,6 +165,7 @@ mod tests {
             parent: None,
             descriptors: vec!["/dev/null".into(), "pipe:[1]".into()],
             terminal: false,
+            stdio_files: vec![StdioFile { fd: 1, name: "file[1f:2a]".into(), position: 7 }],
             namespaces: vec![Namespace { kind: "net".into(), external: true }],
             external_mounts: Vec::new(),
             criu: "4.2.1".into(),

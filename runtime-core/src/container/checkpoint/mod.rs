@@ -9,6 +9,7 @@
 //! ```
 //! - `options`: what can be told; `manifest`: rtc.json; `host`: what of this host matters to it.
 //! - `mounts` (with `mountinfo`): which mounts are not in the images. `namespaces`, `network`: which namespaces.
+//! - `stdio`: the standard streams, which belong to whoever asks.
 //! - `dump`: the verb. `frozen`: how the container is frozen for it. `images`: what a failed one leaves. `swrk`: how CRIU is
 //!   started. `work`: where its log is.
 //!
@@ -25,6 +26,7 @@ pub(super) mod mounts;
 pub(super) mod namespaces;
 pub(super) mod network;
 mod options;
+pub(super) mod stdio;
 pub(super) mod swrk;
 pub(super) mod work;
 
