@@ -105,14 +105,20 @@ pub enum Image {
     Workload,
     /// The workload alone, as `pause`: CRI's sandbox.
     Pause,
+    /// Busybox below [`Image::LAYERS`] layers, each with one file in `/layers`.
+    Layered,
 }
 
 impl Image {
+    /// So many that an overlay mount's options are longer than a page.
+    pub const LAYERS: u8 = 80;
+
     pub fn name(&self) -> &'static str {
         match self {
             Self::Busybox => "rtc.test/busybox:latest",
             Self::Workload => "rtc.test/workload:latest",
             Self::Pause => "rtc.test/pause:latest",
+            Self::Layered => "rtc.test/layered:latest",
         }
     }
 
@@ -122,11 +128,17 @@ impl Image {
     /// When a binary that belongs into it is not there.
     pub fn archive(&self, tree: Tree, name: &str) -> Result<Vec<u8>> {
         let command = match self {
-            Self::Busybox => json!({ "Cmd": ["/bin/sh"] }),
+            Self::Busybox | Self::Layered => json!({ "Cmd": ["/bin/sh"] }),
             Self::Workload => json!({ "Entrypoint": ["/bin/workload"], "Cmd": ["pause"] }),
             Self::Pause => json!({ "Entrypoint": ["/bin/workload", "pause"] }),
         };
-        self.layer(tree)?.image(name, command)
+        let mut layers = vec![self.layer(tree)?.finish()?];
+        if let Self::Layered = self {
+            for number in 0..Self::LAYERS {
+                layers.push(Layer::default().file(&format!("layers/{number}"), b"", 0o644)?.finish()?);
+            }
+        }
+        layout(name, command, &layers)
     }
 
     /// The image's files as an archive.
@@ -139,7 +151,7 @@ impl Image {
 
     fn layer(self, tree: Tree) -> Result<Layer> {
         match self {
-            Self::Busybox => base(tree),
+            Self::Busybox | Self::Layered => base(tree),
             Self::Workload => base(tree)?.workload(),
             Self::Pause => Layer::default().workload(),
         }
@@ -210,42 +222,42 @@ impl Layer {
     fn finish(self) -> Result<Vec<u8>> {
         self.0.into_inner().map_err(Error::path("archive", PathBuf::from("the end")))
     }
+}
 
-    /// The archive of an image with this one layer.
-    fn image(self, name: &str, mut config: Value) -> Result<Vec<u8>> {
-        let layer = self.finish()?;
-        let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
-        config["Env"] = json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
-        let config = json!({
-            "architecture": architecture,
-            "os": "linux",
-            "config": config,
-            "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
-        });
-        let config = config.to_string().into_bytes();
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
-        });
-        let manifest = manifest.to_string().into_bytes();
-        let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
-        entry["platform"] = json!({ "architecture": architecture, "os": "linux" });
-        entry["annotations"] = json!({ "io.containerd.image.name": name });
-        let index = json!({ "schemaVersion": 2, "manifests": [entry] });
+/// The archive of an image, lowest layer first.
+fn layout(name: &str, mut config: Value, layers: &[Vec<u8>]) -> Result<Vec<u8>> {
+    let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+    config["Env"] = json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    let config = json!({
+        "architecture": architecture,
+        "os": "linux",
+        "config": config,
+        "rootfs": { "type": "layers", "diff_ids": layers.iter().map(|layer| digest(layer)).collect::<Vec<_>>() },
+    });
+    let config = config.to_string().into_bytes();
+    let descriptors = layers.iter().map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", layer));
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+        "layers": descriptors.collect::<Vec<_>>(),
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+    entry["platform"] = json!({ "architecture": architecture, "os": "linux" });
+    entry["annotations"] = json!({ "io.containerd.image.name": name });
+    let index = json!({ "schemaVersion": 2, "manifests": [entry] });
 
-        let mut layout = Self::default().file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)?.file(
-            "index.json",
-            index.to_string().as_bytes(),
-            0o644,
-        )?;
-        for blob in [&config, &layer, &manifest] {
-            let path = format!("blobs/{}", digest(blob).replace(':', "/"));
-            layout = layout.file(&path, blob, 0o644)?;
-        }
-        layout.finish()
+    let mut layout = Layer::default().file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)?.file(
+        "index.json",
+        index.to_string().as_bytes(),
+        0o644,
+    )?;
+    for blob in layers.iter().chain([&config, &manifest]) {
+        let path = format!("blobs/{}", digest(blob).replace(':', "/"));
+        layout = layout.file(&path, blob, 0o644)?;
     }
+    layout.finish()
 }
 
 fn header(kind: tar::EntryType, mode: u32, size: usize) -> tar::Header {
@@ -276,14 +288,16 @@ mod tests {
     fn an_image_is_the_same_each_time() {
         let make = || {
             let layer = Layer::default().file("etc/passwd", PASSWD.as_bytes(), 0o644).unwrap();
-            layer.link("bin/sh", "busybox").unwrap().image("rtc.test/x:latest", json!({})).unwrap()
+            let layer = layer.link("bin/sh", "busybox").unwrap().finish().unwrap();
+            layout("rtc.test/x:latest", json!({}), &[layer]).unwrap()
         };
         assert_eq!(make(), make());
     }
 
     #[test]
     fn blobs_are_named_by_their_digests() {
-        let archive = Layer::default().image("rtc.test/x:latest", json!({})).unwrap();
+        let layers = ["one", "two"].map(|name| Layer::default().file(name, b"", 0o644).unwrap().finish().unwrap());
+        let archive = layout("rtc.test/x:latest", json!({}), &layers).unwrap();
         let mut archive = tar::Archive::new(archive.as_slice());
         let mut blobs = 0;
         for entry in archive.entries().unwrap() {
@@ -296,6 +310,6 @@ mod tests {
                 blobs += 1;
             }
         }
-        assert_eq!(blobs, 3);
+        assert_eq!(blobs, 4);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::host::{Check, Host, LONG};
+use test_fixtures::Image;
+
+use crate::host::{Check, Host, LONG, Runtime};
 
 pub(crate) const CHECKS: &[Check] = &[
     ("exit code, stdout and stderr", exit_code_and_streams),
@@ -26,9 +28,10 @@ pub(crate) const CHECKS: &[Check] = &[
     ("terminal", terminal),
     ("resized terminal", resized_terminal),
     ("without stdio", without_stdio),
+    ("an image of many layers", many_layers),
 ];
 
-fn exit_code_and_streams(host: &Host) {
+pub(crate) fn exit_code_and_streams(host: &Host) {
     let output = host.run(&[], &["sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!((output.code(), output.stdout.as_slice(), output.stderr.as_slice()), (7, &b"out\n"[..], &b"err\n"[..]));
     assert_eq!(host.run(&[], &["true"]).code(), 0);
@@ -208,7 +211,7 @@ fn seccomp(host: &Host) {
     host.node.sh("rm -rf /run/containerd/rtc/default/@seccomp").unwrap();
 }
 
-fn terminal(host: &Host) {
+pub(crate) fn terminal(host: &Host) {
     // ctr tells the size when the process runs already.
     let script = "tty; until [ \"$(stty size 2>/dev/null)\" = '24 80' ]; do sleep 0.02; done; echo sized
                   read -r line; echo got $line >&2; exit 3";
@@ -240,4 +243,21 @@ fn resized_terminal(host: &Host) {
 fn without_stdio(host: &Host) {
     let output = host.run(&["--null-io"], &["sh", "-c", "echo lost; cat; exit 5"]);
     assert_eq!((output.code(), output.text().as_str()), (5, ""));
+}
+
+/// More lower directories than the one page of options holds that mount(2) takes.
+fn many_layers(host: &Host) {
+    if host.lane.lacks_controllers() || host.lane.runtime == Runtime::Runc {
+        eprintln!("skipped: it takes long, and rtc's lanes with the other cgroup layout have it for each containerd");
+        return;
+    }
+    let image = Image::Layered.name();
+    host.node.import("default", &Image::Layered).unwrap();
+    let before = host.ctr(&["snapshot", "ls"]).text().lines().count();
+    assert!(before > usize::from(Image::LAYERS), "{before} snapshots");
+    let output =
+        host.run_image(&[], image, &["sh", "-c", "ls /layers | wc -l; grep -o lowerdir.* /proc/mounts | wc -c"]);
+    assert_eq!(output.code(), 0, "{}", output.error_text());
+    assert_eq!(output.text().lines().next(), Some(Image::LAYERS.to_string().as_str()));
+    host.ctr_ok(&["image", "rm", "--sync", image]);
 }
