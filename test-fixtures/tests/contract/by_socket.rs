@@ -11,6 +11,7 @@ use containerd_shim_protos::shim_async::{Client, TaskClient};
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use test_fixtures::Image;
+use ttrpc::context::Context;
 
 use crate::host::{Host, LONG};
 
@@ -23,7 +24,17 @@ const HOOK: &str = "0.6";
 pub(crate) struct Shim<'a> {
     host: &'a Host,
     runtime: tokio::runtime::Runtime,
+    address: String,
     client: Client,
+}
+
+/// How a client goes away in the middle of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lost {
+    /// It does not wait any longer; the shim is told when that will be.
+    Deadline,
+    /// It would wait for ever, and its connection is closed.
+    HangUp,
 }
 
 macro_rules! call {
@@ -34,9 +45,9 @@ macro_rules! call {
 }
 
 impl<'a> Shim<'a> {
-    /// Makes a bundle of busybox that runs `command`, with a slow hook of Create that ends with `hook_code` if asked.
+    /// Makes a bundle of busybox and the workload that runs `command`, with a slow hook of Create that ends with `hook_code` if asked.
     pub(crate) fn start(host: &'a Host, command: &str, hook_code: Option<u8>) -> Self {
-        host.node.unpack(Image::Busybox, &format!("{BUNDLE}/rootfs")).unwrap();
+        host.node.unpack(Image::Workload, &format!("{BUNDLE}/rootfs")).unwrap();
         let hooks = hook_code.map_or("null".to_owned(), |code| {
             format!(
                 r#"{{"createRuntime": [{{"path": "/bin/sh", "args": ["sh", "-c", "sleep {HOOK}; exit {code}"]}}]}}"#
@@ -48,49 +59,63 @@ impl<'a> Shim<'a> {
              | .linux.cgroupsPath = \"/c1\" | .root = {{\"path\": \"rootfs\"}}"
         );
         host.node.sh(&format!("cd {BUNDLE} && ctr oci spec | jq '{program}' >config.json")).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let client = Self::connect(host, &runtime);
-        Self { host, runtime, client }
+        let address = Self::start_serving(host);
+        let runtime = runtime();
+        let client = runtime.block_on(Client::connect(&address)).unwrap();
+        Self { host, runtime, address, client }
     }
 
-    fn connect(host: &Host, runtime: &tokio::runtime::Runtime) -> Client {
+    fn start_serving(host: &Host) -> String {
         let flags = "-namespace default -address /run/containerd/containerd.sock -id c1";
         let events = "TTRPC_ADDRESS=/run/containerd/containerd.sock.ttrpc";
         let shim = host.lane.runtime.shim();
         host.node.sh(&format!("cd {BUNDLE} && {events} {shim} {flags} start >answer")).unwrap();
         let address = host.node.read_text(&format!("{BUNDLE}/address")).unwrap();
         let path = host.node.path(address.strip_prefix("unix://").unwrap());
-        runtime.block_on(Client::connect(&format!("unix://{}", path.display()))).unwrap()
+        format!("unix://{}", path.display())
+    }
+
+    /// Makes a call on a connection of its own, and is lost after a while.
+    #[track_caller]
+    fn lose<T>(&self, how: Lost, after: Duration, call: impl AsyncFnOnce(TaskClient, Context) -> ttrpc::Result<T>) {
+        let runtime = runtime();
+        let answered = runtime.block_on(async {
+            let task = TaskClient::new(Client::connect(&self.address).await.unwrap());
+            match how {
+                Lost::Deadline => call(task, ttrpc::context::with_duration(after)).await.is_ok(),
+                Lost::HangUp => tokio::time::timeout(after, call(task, Context::default())).await.is_ok(),
+            }
+        });
+        assert!(!answered, "it was to be lost before the answer came");
+        // With it goes the connection.
+        drop(runtime);
+    }
+
+    #[track_caller]
+    pub(crate) fn lose_create(&self, how: Lost, after: Duration) {
+        self.lose(how, after, async |task, context| task.create(context, &create_request("")).await);
+    }
+
+    #[track_caller]
+    pub(crate) fn lose_start(&self, how: Lost, after: Duration) {
+        self.lose(how, after, async |task, context| task.start(context, &start_request()).await);
+    }
+
+    #[track_caller]
+    pub(crate) fn lose_checkpoint(&self, how: Lost, after: Duration) {
+        self.lose(how, after, async |task, context| task.checkpoint(context, &checkpoint_request()).await);
     }
 
     pub(crate) fn create(&self, within: Duration, checkpoint: &str) -> ttrpc::Result<api::CreateTaskResponse> {
-        let request = api::CreateTaskRequest {
-            id: "c1".into(),
-            bundle: BUNDLE.into(),
-            checkpoint: checkpoint.into(),
-            ..Default::default()
-        };
-        call!(self, create, within, request)
+        call!(self, create, within, create_request(checkpoint))
     }
 
     pub(crate) fn start_task(&self, within: Duration) -> ttrpc::Result<api::StartResponse> {
-        call!(self, start, within, api::StartRequest { id: "c1".into(), ..Default::default() })
+        call!(self, start, within, start_request())
     }
 
     pub(crate) fn checkpoint(&self, within: Duration) -> ttrpc::Result<()> {
-        let options = CheckpointOptions { exit: true, ..Default::default() };
-        let options = Any {
-            type_url: "containerd.runc.v1.CheckpointOptions".into(),
-            value: options.write_to_bytes().unwrap(),
-            ..Default::default()
-        };
-        let request = api::CheckpointTaskRequest {
-            id: "c1".into(),
-            path: IMAGES.into(),
-            options: MessageField::some(options),
-            ..Default::default()
-        };
-        call!(self, checkpoint, within, request).map(drop)
+        call!(self, checkpoint, within, checkpoint_request()).map(drop)
     }
 
     pub(crate) fn status(&self) -> ttrpc::Result<Status> {
@@ -134,6 +159,39 @@ impl Drop for Shim<'_> {
     fn drop(&mut self) {
         // After a failed check, this is for the next one: it makes its own.
         self.host.node.run(["rm", "-rf", BUNDLE, IMAGES]).ok();
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn create_request(checkpoint: &str) -> api::CreateTaskRequest {
+    api::CreateTaskRequest {
+        id: "c1".into(),
+        bundle: BUNDLE.into(),
+        checkpoint: checkpoint.into(),
+        ..Default::default()
+    }
+}
+
+fn start_request() -> api::StartRequest {
+    api::StartRequest { id: "c1".into(), ..Default::default() }
+}
+
+/// That ends the container.
+fn checkpoint_request() -> api::CheckpointTaskRequest {
+    let options = CheckpointOptions { exit: true, ..Default::default() };
+    let options = Any {
+        type_url: "containerd.runc.v1.CheckpointOptions".into(),
+        value: options.write_to_bytes().unwrap(),
+        ..Default::default()
+    };
+    api::CheckpointTaskRequest {
+        id: "c1".into(),
+        path: IMAGES.into(),
+        options: MessageField::some(options),
+        ..Default::default()
     }
 }
 

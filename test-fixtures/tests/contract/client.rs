@@ -1,8 +1,7 @@
 //! A client that goes away in the middle of a call: the operation ends whole or is taken back whole, and the next call
 //! sees which.
 //!
-//! Against our shim alone, by its socket: with a deadline that passes while a hook or CRIU holds the call up. What becomes
-//! of a shim whose containerd gave it up while it was starting, because ctr was killed, is not tested here.
+//! Against our shim alone, by its socket, while a hook or CRIU holds the call up. For a ctr that is killed see `given_up`.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -10,14 +9,19 @@ use std::time::Duration;
 use containerd_shim_protos::api::Status;
 use ttrpc::Code;
 
-use crate::by_socket::{BUNDLE, IMAGES, Shim, is};
+use crate::by_socket::{BUNDLE, IMAGES, Lost, Shim, is};
 use crate::host::{Check, Host, LONG};
 
 pub(crate) const CHECKS: &[Check] = &[
-    ("Create's deadline passes, and it ends whole", create_ends_whole),
-    ("Create's deadline passes, and it is taken back whole", create_is_taken_back),
+    ("Create's deadline passes, and it ends whole", |host| create_ends_whole(host, Lost::Deadline)),
+    ("Create's client hangs up, and it ends whole", |host| create_ends_whole(host, Lost::HangUp)),
+    ("Create's deadline passes, and it is taken back whole", |host| create_is_taken_back(host, Lost::Deadline)),
+    ("Create's client hangs up, and it is taken back whole", |host| create_is_taken_back(host, Lost::HangUp)),
     ("the shim is killed in the middle of Create", shim_is_killed_in_create),
-    ("Checkpoint's and Start's deadlines pass, and both end whole", checkpoint_and_restore_end_whole),
+    ("Checkpoint's and Start's deadlines pass, and both end whole", |host| {
+        checkpoint_and_restore(host, Lost::Deadline)
+    }),
+    ("Checkpoint's and Start's clients hang up, and both end whole", |host| checkpoint_and_restore(host, Lost::HangUp)),
 ];
 
 /// A deadline that passes within the slow hook.
@@ -30,9 +34,9 @@ fn code<T>(result: ttrpc::Result<T>) -> Option<Code> {
     }
 }
 
-fn create_ends_whole(host: &Host) {
+fn create_ends_whole(host: &Host, lost: Lost) {
     let shim = Shim::start(host, "sleep 7656", Some(0));
-    assert!(shim.create(SHORT, "").is_err(), "the deadline was to pass");
+    shim.lose_create(lost, SHORT);
     // The id is taken while the first call is under way: nothing is made twice.
     assert_eq!(code(shim.create(LONG, "")), Some(Code::ALREADY_EXISTS));
     shim.wait("created", is(Status::CREATED));
@@ -42,9 +46,9 @@ fn create_ends_whole(host: &Host) {
     shim.shut_down();
 }
 
-fn create_is_taken_back(host: &Host) {
+fn create_is_taken_back(host: &Host, lost: Lost) {
     let shim = Shim::start(host, "sleep 7656", Some(1));
-    assert!(shim.create(SHORT, "").is_err(), "the deadline was to pass");
+    shim.lose_create(lost, SHORT);
     sleep(Duration::from_secs(1));
     assert_eq!(code(shim.status()), Some(Code::NOT_FOUND));
     // The whole answer, this time; the id was free again.
@@ -72,22 +76,24 @@ fn shim_is_killed_in_create(host: &Host) {
     }
 }
 
-fn checkpoint_and_restore_end_whole(host: &Host) {
-    let count = "n=0; while :; do n=$((n+1)); echo $n >/count; usleep 1000; done";
-    let shim = Shim::start(host, count, None);
+fn checkpoint_and_restore(host: &Host, lost: Lost) {
+    let shim = Shim::start(host, "exec /bin/workload counter --file /count --interval-ms 1", None);
     shim.create(LONG, "").unwrap();
     shim.start_task(LONG).unwrap();
-    let counted = || host.node.read_text(&format!("{BUNDLE}/rootfs/count")).ok().and_then(|text| text.parse().ok());
+    let counted = || {
+        let line = host.node.read_text(&format!("{BUNDLE}/rootfs/count")).ok()?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    };
     host.wait("it counts", || counted().is_some_and(|count: u64| count > 20));
     host.node.run(["mkdir", "-p", IMAGES]).unwrap();
-    assert!(shim.checkpoint(Duration::from_millis(5)).is_err(), "the deadline was to pass");
+    shim.lose_checkpoint(lost, Duration::from_millis(5));
     shim.wait("dumped and gone", is(Status::STOPPED));
     let at = counted().unwrap();
     assert!(host.node.exists(&format!("{IMAGES}/rtc.json")));
     shim.delete();
 
     assert_eq!(shim.create(LONG, IMAGES).unwrap().pid, 0);
-    assert!(shim.start_task(Duration::from_millis(5)).is_err(), "the deadline was to pass");
+    shim.lose_start(lost, Duration::from_millis(5));
     shim.wait("restored", is(Status::RUNNING));
     host.wait("it counts on", || counted().is_some_and(|count: u64| count > at));
     assert!(counted().unwrap() < at + 100_000, "it goes on where it was");
