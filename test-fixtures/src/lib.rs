@@ -2,7 +2,7 @@
 //!
 //! | where | what |
 //! | --- | --- |
-//! | [`tree`] | the root trees that nodes and machines are made from: Debian with containerd 1.7, and with 2.1 |
+//! | [`tree`] | the root trees that nodes and machines are made from: Debian with containerd 1.6, 1.7 and 2.1 |
 //! | [`cache`] | where those trees, and other things that take long to make, are kept |
 //! | [`node`] | [`Node`]: a host of its own in namespaces, with containerd in it; exec, files, links, leaks |
 //! | [`vm`] | [`Vm`]: a virtual machine with a kernel of its own, which has what this host's may lack |

@@ -41,6 +41,8 @@ const PACKAGES: &[&str] = &[
 /// Which Debian, and so which containerd, runc, crun and CRIU, a node is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Tree {
+    /// Debian 12: containerd 1.6.20, runc 1.1.5; no CRIU, since its 3.17.1 does not start on kernels of 2025 and later.
+    Bookworm,
     /// Debian 13: containerd 1.7.24, runc 1.1.15, crun 1.21, CRIU 4.1.1.
     #[default]
     Trixie,
@@ -49,10 +51,11 @@ pub enum Tree {
 }
 
 impl Tree {
-    pub const ALL: [Self; 2] = [Self::Trixie, Self::Forky];
+    pub const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Forky];
 
     pub fn suite(self) -> &'static str {
         match self {
+            Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
             Self::Forky => "forky",
         }
@@ -60,8 +63,14 @@ impl Tree {
 
     /// Where the complete tree is or will be.
     pub fn path(self) -> PathBuf {
-        let words = [REVISION, self.suite()].into_iter().chain(PACKAGES.iter().copied());
+        let words = [REVISION, self.suite()].into_iter().chain(self.packages());
         cache::directory().join("trees").join(format!("{}-{}", self.suite(), cache::hash(words)))
+    }
+
+    /// Debian 12 is there for its containerd alone: its CRIU is too old, and a library of it is not packaged.
+    fn packages(self) -> impl Iterator<Item = &'static str> {
+        let left_out: &[&str] = if let Self::Bookworm = self { &["criu", "crun", "libcriu2"] } else { &[] };
+        PACKAGES.iter().copied().filter(|package| !left_out.contains(package))
     }
 
     /// The tree's root directory, made first when it is missing: about a minute and 450 MB. Blocks, also while another
@@ -73,7 +82,7 @@ impl Tree {
         let path = self.path();
         cache::ensure(&path, |partial| {
             progress(&format!("making the {} root tree in {} (about a minute, once)", self.suite(), path.display()));
-            debootstrap(self.suite(), PACKAGES, partial)
+            debootstrap(self.suite(), &self.packages().collect::<Vec<_>>(), partial)
         })?;
         Ok(path)
     }
@@ -123,8 +132,8 @@ mod tests {
 
     #[test]
     fn trees_have_names_of_their_own() {
-        let [trixie, forky] = Tree::ALL.map(Tree::path);
-        assert_ne!(trixie, forky);
+        let [bookworm, trixie, forky] = Tree::ALL.map(Tree::path);
+        assert!(bookworm != trixie && trixie != forky && forky != bookworm);
         assert!(trixie.file_name().unwrap().to_str().unwrap().starts_with("trixie-"));
         assert_eq!(trixie, Tree::Trixie.path());
     }

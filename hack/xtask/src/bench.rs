@@ -14,7 +14,7 @@ const RESULT: &str = "/tmp/bench.json";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What the node is made of: trixie (containerd 1.7) or forky (containerd 2.1); crun needs trixie
+    /// What the node is made of: bookworm, trixie or forky (containerd 1.6, 1.7, 2.1); crun needs trixie
     #[arg(long, default_value = "trixie", value_parser = crate::node::tree)]
     tree: Tree,
     /// Take the binaries that are there

@@ -11,7 +11,7 @@ use crate::process::say;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What it is made of: trixie (containerd 1.7) or forky (containerd 2.1)
+    /// What it is made of: bookworm, trixie or forky (containerd 1.6, 1.7, 2.1)
     #[arg(long, default_value = "trixie", value_parser = tree)]
     tree: Tree,
     /// cgroup2 alone, where the host has the v1 hierarchies too

@@ -16,8 +16,8 @@ const LOG: &str = "containerd.log";
 impl Node {
     pub(super) fn write_containerd_config(&self) -> Result<()> {
         let config = match self.tree() {
-            Tree::Trixie => include_str!("containerd-1.7.toml"),
-            Tree::Forky => include_str!("containerd-2.1.toml"),
+            Tree::Bookworm | Tree::Trixie => include_str!("containerd-1.toml"),
+            Tree::Forky => include_str!("containerd-2.toml"),
         };
         self.write("/etc/containerd/config.toml", config)?;
         self.write("/etc/cni/net.d/10-rtc.conflist", include_str!("cni.conflist"))

@@ -19,6 +19,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a pod in the host's namespaces", host_namespaces),
     ("a program that is not there", missing_program),
     ("a pod that is removed while it runs", removed_while_running),
+    ("options in containerd's configuration", options_in_configuration),
+    ("options in a file that containerd names", options_in_file),
 ];
 
 const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -73,7 +75,16 @@ impl<'a> Kubelet<'a> {
     }
 
     #[track_caller]
-    fn run_pod(&mut self, mut security: cri::LinuxSandboxSecurityContext) -> Pod {
+    fn run_pod(&mut self, security: cri::LinuxSandboxSecurityContext) -> Pod {
+        let handler = match self.host.lane.runtime {
+            Runtime::Runc => "runc",
+            Runtime::Rtc => "rtc",
+        };
+        self.run_pod_by(handler, security)
+    }
+
+    #[track_caller]
+    fn run_pod_by(&mut self, handler: &str, mut security: cri::LinuxSandboxSecurityContext) -> Pod {
         let namespaces = security.namespace_options.get_or_insert_with(own_pids);
         // As the kubelet does: the host's network goes with the host's name.
         let hostname = if namespaces.network() == NamespaceMode::Node { "" } else { "pod-host" };
@@ -94,12 +105,7 @@ impl<'a> Kubelet<'a> {
             linux: Some(cri::LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() }),
             ..Default::default()
         };
-        let runtime_handler = match self.host.lane.runtime {
-            Runtime::Runc => "runc",
-            Runtime::Rtc => "rtc",
-        };
-        let request =
-            cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: runtime_handler.into() };
+        let request = cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.into() };
         Pod { id: call!(self, run_pod_sandbox, request).unwrap().pod_sandbox_id, config }
     }
 
@@ -344,4 +350,38 @@ fn removed_while_running(host: &Host) {
     kubelet.remove_pod(&pod);
     assert_eq!(kubelet.shims(), 0);
     assert!(!Path::new(&host.node.path(LOGS)).exists());
+}
+
+/// Where the options want the state, below which is a directory for each namespace.
+const OPTIONS_ROOT: &str = "/tmp/rtc-root";
+
+fn options_in_configuration(host: &Host) {
+    options_apply(host, "rtc-options");
+}
+
+fn options_in_file(host: &Host) {
+    host.node.write("/tmp/rtc.toml", format!("Root = '{OPTIONS_ROOT}'\nSomebodyElses = 1\n")).unwrap();
+    options_apply(host, "rtc-file");
+    host.node.remove("/tmp/rtc.toml").unwrap();
+}
+
+fn options_apply(host: &Host, handler: &str) {
+    if host.lane.runtime == Runtime::Runc {
+        eprintln!("skipped: CRI knows the type of runc's options and sends another message");
+        return;
+    }
+    let mut kubelet = Kubelet::connect(host);
+    let pod = kubelet.run_pod_by(handler, cri::LinuxSandboxSecurityContext::default());
+    let id = kubelet.start(&pod, "web", &["sleep", "1000"], cri::LinuxContainerConfig::default());
+    for id in [&pod.id, &id] {
+        assert!(host.node.exists(&format!("{OPTIONS_ROOT}/k8s.io/{id}/state.json")), "state of {id}");
+        assert!(!host.node.exists(&format!("/run/containerd/rtc/k8s.io/{id}")), "state of {id}");
+    }
+    assert_eq!(kubelet.sh(&id, "echo inside"), "inside");
+    // After a shim that was killed, `delete` has no options and has to know the place all the same.
+    host.node.run(["pkill", "-KILL", "-f", host.lane.runtime.shim()]).unwrap();
+    kubelet.wait_for_exit(&id);
+    kubelet.remove_pod(&pod);
+    let left = host.node.sh(&format!("ls {OPTIONS_ROOT}/k8s.io; rm -r {OPTIONS_ROOT}")).unwrap();
+    assert!(left.is_empty() || left == "@seccomp", "{left}");
 }

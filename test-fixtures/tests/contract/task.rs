@@ -55,7 +55,7 @@ fn ls_and_ps(host: &Host) {
     host.kill_and_remove("c1");
 }
 
-fn pause_and_resume(host: &Host) {
+pub(crate) fn pause_and_resume(host: &Host) {
     host.start_detached(
         &["--mount", "type=bind,src=/tmp,dst=/mnt,options=rbind:rw"],
         "c1",
@@ -119,7 +119,7 @@ fn two_containers(host: &Host) {
     host.kill_and_remove("b");
 }
 
-fn events(host: &Host) {
+pub(crate) fn events(host: &Host) {
     let events = Events::listen(host);
     host.start_detached(&[], "c1", &["sleep", "1000"]);
     host.ctr_ok(&["task", "exec", "--exec-id", "e1", "c1", "true"]);
