@@ -167,7 +167,7 @@ fn schemata(spec: &LinuxIntelRdt) -> Vec<String> {
     }
     let bandwidth = spec.mem_bw_schema().as_deref().filter(|line| !line.is_empty());
     let cache = spec.l3_cache_schema().as_deref().unwrap_or_default().lines();
-    let cache = cache.filter(|line| !line.is_empty() && !(bandwidth.is_some() && line.trim_start().starts_with("MB:")));
+    let cache = cache.filter(|line| !line.is_empty() && (bandwidth.is_none() || !line.trim_start().starts_with("MB:")));
     cache.chain(bandwidth).map(str::to_owned).collect()
 }
 

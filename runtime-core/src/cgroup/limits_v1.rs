@@ -281,3 +281,68 @@ pub(super) fn rdma_line(device: &str, rdma: &oci_spec::runtime::LinuxRdma) -> St
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory stands for every hierarchy: each write replaces the file.
+    #[test]
+    fn every_limit_has_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let expected = [
+            ("memory.limit_in_bytes", "67108864"),
+            ("memory.soft_limit_in_bytes", "33554432"),
+            ("memory.memsw.limit_in_bytes", "134217728"),
+            ("memory.swappiness", "10"),
+            ("cpu.shares", "2048"),
+            ("cpu.idle", "1"),
+            ("cpu.cfs_quota_us", "50000"),
+            ("cpu.cfs_period_us", "100000"),
+            ("cpu.cfs_burst_us", "25000"),
+            ("cpu.rt_runtime_us", "1000"),
+            ("cpu.rt_period_us", "2000"),
+            ("cpuset.cpus", "0-1"),
+            ("cpuset.mems", "0"),
+            ("pids.max", "50"),
+            ("blkio.weight", "500"),
+            ("blkio.leaf_weight", "300"),
+            ("blkio.weight_device", "8:0 200"),
+            ("blkio.leaf_weight_device", "8:0 100"),
+            ("blkio.throttle.read_bps_device", "8:0 10"),
+            ("blkio.throttle.write_bps_device", "8:0 20"),
+            ("blkio.throttle.read_iops_device", "8:0 30"),
+            ("blkio.throttle.write_iops_device", "8:0 40"),
+            ("hugetlb.2MB.limit_in_bytes", "4194304"),
+            ("rdma.max", "mlx5_1 hca_handle=3"),
+            ("net_cls.classid", "1048577"),
+            ("net_prio.ifpriomap", "eth0 500"),
+        ];
+        for (name, _) in expected {
+            std::fs::write(directory.path().join(name), "0").unwrap();
+        }
+        let device = |rate| serde_json::json!([{"major": 8, "minor": 0, "rate": rate}]);
+        let resources = serde_json::json!({
+            "memory": {"limit": 67_108_864, "reservation": 33_554_432, "swap": 134_217_728, "swappiness": 10},
+            "cpu": {"shares": 2048, "idle": 1, "quota": 50_000, "period": 100_000, "burst": 25_000, "cpus": "0-1", "mems": "0",
+                "realtimeRuntime": 1000, "realtimePeriod": 2000},
+            "pids": {"limit": 50},
+            "blockIO": {"weight": 500, "leafWeight": 300,
+                "weightDevice": [{"major": 8, "minor": 0, "weight": 200, "leafWeight": 100}],
+                "throttleReadBpsDevice": device(10), "throttleWriteBpsDevice": device(20),
+                "throttleReadIOPSDevice": device(30), "throttleWriteIOPSDevice": device(40)},
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}],
+            "rdma": {"mlx5_1": {"hcaHandles": 3}},
+            "network": {"classID": 1_048_577, "priorities": [{"name": "eth0", "priority": 500}]},
+        });
+        let controllers = ["memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "rdma", "net_cls", "net_prio"];
+        let path = directory.path().to_owned();
+        let dir = Dir { controllers: controllers.map(str::to_owned).into(), mount: path.clone(), path };
+        apply(std::slice::from_ref(&dir), &serde_json::from_value(resources).unwrap()).unwrap();
+        for (name, value) in expected {
+            assert_eq!(std::fs::read_to_string(directory.path().join(name)).unwrap(), value, "{name}");
+        }
+        let unified = serde_json::from_value(serde_json::json!({"unified": {"memory.high": "1"}})).unwrap();
+        assert!(matches!(apply(&[dir], &unified), Err(Error::UnifiedOnV1 { .. })));
+    }
+}

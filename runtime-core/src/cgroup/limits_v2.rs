@@ -284,6 +284,66 @@ fn apply_unified(group: &Group<'_>, key: &str, value: &str) -> Result<(), Error>
 mod tests {
     use super::*;
 
+    /// A directory stands for the cgroup: each write replaces the file.
+    #[test]
+    fn every_limit_has_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        write("cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n");
+        let expected = [
+            ("memory.max", "67108864"),
+            ("memory.low", "33554432"),
+            ("memory.swap.max", "67108864"),
+            ("cpu.weight", "174"),
+            ("cpu.idle", "0"),
+            ("cpu.max", "50000 100000"),
+            ("cpu.max.burst", "25000"),
+            ("cpuset.cpus", "0-1"),
+            ("cpuset.mems", "0"),
+            ("pids.max", "50"),
+            ("io.weight", "4950"),
+            ("io.max", "8:0 wiops=40"),
+            ("hugetlb.2MB.max", "4194304"),
+            ("hugetlb.2MB.rsvd.max", "4194304"),
+            ("rdma.max", "mlx5_1 hca_handle=3 hca_object=10000"),
+            ("misc.max", "res_a 3"),
+            ("memory.high", "50331648"),
+        ];
+        for (name, _) in expected {
+            write(name, "");
+        }
+        let resources = serde_json::json!({
+            "memory": {"limit": 67_108_864, "reservation": 33_554_432, "swap": 134_217_728},
+            "cpu": {"shares": 2048, "idle": 0, "quota": 50_000, "period": 100_000, "burst": 25_000, "cpus": "0-1", "mems": "0"},
+            "pids": {"limit": 50},
+            "blockIO": {"weight": 500, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 10}],
+                "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 40}]},
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}],
+            "rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 10_000}},
+            "unified": {"misc.max": "res_a 3", "memory.high": "50331648"},
+        });
+        let path = directory.path().to_owned();
+        let dir = Dir { controllers: Vec::new(), mount: path.clone(), path };
+        apply(&dir, &serde_json::from_value(resources).unwrap()).unwrap();
+        for (name, value) in expected {
+            assert_eq!(std::fs::read_to_string(directory.path().join(name)).unwrap(), value, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_unified_key_is_a_file_of_the_cgroups_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        let dir = Dir { controllers: Vec::new(), mount: path.clone(), path };
+        let unified = |key: &str| {
+            let resources = serde_json::json!({"unified": {key: "1"}});
+            apply(&dir, &serde_json::from_value(resources).unwrap()).unwrap_err()
+        };
+        assert!(matches!(unified("../other/memory.max"), Error::UnifiedKey { .. }));
+        assert!(matches!(unified("x"), Error::UnifiedKey { .. }));
+        assert!(matches!(unified("memory.max"), Error::MissingController { .. }));
+    }
+
     #[test]
     fn shares_become_weights_as_runc_and_crun_convert_them() {
         for (shares, weight) in

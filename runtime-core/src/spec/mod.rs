@@ -141,6 +141,20 @@ mod tests {
     }
 
     #[test]
+    fn a_value_outside_of_its_list_is_an_error_that_names_it() {
+        for linux in [
+            r#"{"namespaces":[{"type":"planet"}]}"#,
+            r#"{"devices":[{"path":"/d","type":"planet","major":1,"minor":1}]}"#,
+            r#"{"seccomp":{"defaultAction":"planet"}}"#,
+            r#"{"personality":{"domain":"planet"}}"#,
+            r#"{"memoryPolicy":{"mode":"planet"}}"#,
+        ] {
+            let err = parse(format!(r#"{{"ociVersion":"1.2.0","linux":{linux}}}"#).as_bytes()).unwrap_err();
+            assert!(err.to_string().contains("planet"), "{err}");
+        }
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
         let err = load(Path::new("/does/not/exist")).unwrap_err();
         assert_eq!(err.kind(), ErrorKind::NotFound);

@@ -19,6 +19,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("cve_2022_29162_nothing_is_inheritable_by_default", cve_2022_29162_nothing_is_inheritable_by_default),
     ("cve_2024_45310_nothing_is_made_outside_the_rootfs", cve_2024_45310_nothing_is_made_outside_the_rootfs),
     ("cve_2022_0811_a_sysctl_of_the_host_is_refused", cve_2022_0811_a_sysctl_of_the_host_is_refused),
+    (
+        "cve_2025_24965_nothing_is_written_through_the_images_links",
+        cve_2025_24965_nothing_is_written_through_the_images_links,
+    ),
 ];
 
 /// The program is our own binary, as /proc/self/exe of an image made for it; the file behind it must stay as it is.
@@ -173,4 +177,35 @@ fn cve_2022_0811_a_sysctl_of_the_host_is_refused() {
     bundle.spec["linux"]["sysctl"] = json!({"kernel.shm_rmid_forced": "1+kernel.core_pattern=|/tmp/x"});
     bundle.refused();
     assert_eq!(std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), pattern);
+}
+
+/// Everything that the runtime itself puts into a rootfs, with the image's links to a directory of the host's in its way.
+fn cve_2025_24965_nothing_is_written_through_the_images_links() {
+    let outside = tempfile::tempdir_in("/tmp").unwrap();
+    let mut bundle = Bundle::new("true");
+    bundle.spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] == "/proc");
+    let rootfs = bundle.path().join("rootfs");
+    std::fs::remove_dir(rootfs.join("dev")).unwrap();
+    symlink(outside.path(), rootfs.join("dev")).unwrap();
+    symlink(outside.path().join("name"), rootfs.join("etc/hostname")).unwrap();
+    symlink(outside.path().join("work"), rootfs.join("work")).unwrap();
+    let file = bundle.path().join("hostname");
+    std::fs::write(&file, "inside").unwrap();
+    bundle.spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"destination": "/etc/hostname", "type": "bind", "source": file, "options": ["bind"]}));
+    bundle.spec["linux"]["devices"] = json!([{"path": "/dev/deep/mine", "type": "c", "major": 1, "minor": 3}]);
+    bundle.spec["process"]["cwd"] = "/work/deep".into();
+    match bundle.create() {
+        // What the links stand for is made inside, or it is refused.
+        Ok((container, running)) => {
+            container.start().unwrap();
+            running.finish();
+            container.delete(true).unwrap();
+        }
+        Err(err) => assert_eq!(err.kind(), ErrorKind::InvalidArgument, "{}", chain(&err)),
+    }
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    bundle.assert_nothing_left();
 }

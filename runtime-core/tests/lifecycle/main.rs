@@ -5,6 +5,7 @@
 
 mod bundle;
 mod cgroups;
+mod config;
 mod devices;
 mod exec;
 mod faults;
@@ -44,6 +45,7 @@ fn main() {
         seccomp::TESTS,
         hooks::TESTS,
         devices::TESTS,
+        config::TESTS,
         faults::TESTS,
         start::TESTS,
     ]
