@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! direct:  caller --clone3(CLONE_NEW*, INTO_CGROUP)--> child --setns(joins)--> execveat
-//! middle:  caller --clone3--> middle --setns(joins), unshare(time)-- clone3(CLONE_PARENT, CLONE_NEW*) --> child --> execveat
+//! middle:  caller --clone3(INTO_CGROUP)--> middle --setns(joins), unshare(time)-- clone3(CLONE_PARENT, CLONE_NEW*) --> child --> execveat
 //! ```
 //! A process in the middle is needed where a namespace counts from the next child on (pid, time), and for a user
 //! namespace, which a process with threads cannot join and behind which the host's namespaces cannot be joined any more.
@@ -215,8 +215,9 @@ fn errno() -> Errno {
     Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
 }
 
-fn namespace_args(plain: &Plain<'_>) -> CloneArgs {
-    let mut args = CloneArgs { flags: plain.new, ..CloneArgs::default() };
+/// For a process that the caller makes itself.
+fn cgroup_args(plain: &Plain<'_>) -> CloneArgs {
+    let mut args = CloneArgs { exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
     if let Some(cgroup) = plain.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup as u64;
@@ -226,10 +227,9 @@ fn namespace_args(plain: &Plain<'_>) -> CloneArgs {
 
 fn spawn_directly(plain: &Plain<'_>) -> Result<(i32, OwnedFd), Failed> {
     let mut pidfd: c_int = -1;
-    let mut args = namespace_args(plain);
-    args.flags |= libc::CLONE_PIDFD as u64;
+    let mut args = cgroup_args(plain);
+    args.flags |= plain.new | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
     match clone3(&args) {
         Err(err) => Err(Failed { stage: Stage::Clone, err }),
         Ok(0) => {
@@ -246,8 +246,9 @@ fn spawn_directly(plain: &Plain<'_>) -> Result<(i32, OwnedFd), Failed> {
 fn spawn_by_middle(plain: &Plain<'_>) -> Result<(i32, OwnedFd), Failed> {
     let fail = |err| Failed { stage: Stage::Clone, err };
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(fail)?;
-    let args = CloneArgs { exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
-    let middle_pid = match clone3(&args).map_err(fail)? {
+    // Already the middle: from inside the container's cgroup namespace, a host whose cgroup2 is mounted with nsdelegate (as
+    // systemd does) lets nobody in who is not below its root (ENOENT).
+    let middle_pid = match clone3(&cgroup_args(plain)).map_err(fail)? {
         0 => middle(plain, write.as_raw_fd()),
         pid => pid,
     };
@@ -280,8 +281,7 @@ fn spawn_by_middle(plain: &Plain<'_>) -> Result<(i32, OwnedFd), Failed> {
 /// Runs in the process in the middle.
 fn middle(plain: &Plain<'_>, report: RawFd) -> ! {
     let result = join(plain).and_then(|()| time_namespace(plain)).and_then(|()| {
-        let mut args = namespace_args(plain);
-        args.flags |= libc::CLONE_PARENT as u64;
+        let args = CloneArgs { flags: plain.new | libc::CLONE_PARENT as u64, ..CloneArgs::default() };
         clone3(&args).map_err(|err| (Stage::Clone, err))
     });
     let (word, value) = match result {
