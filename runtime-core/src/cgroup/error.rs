@@ -75,7 +75,8 @@ pub enum Error {
         #[source]
         err: Box<cgroups_rs::fs::error::Error>,
     },
-    #[error("memory limit {limit} is below the {usage} bytes that cgroup {path} uses now")]
+    /// As runc words it.
+    #[error("rejecting memory limit {limit} <= usage {usage} of cgroup {path}")]
     MemoryBelowUsage { limit: i64, usage: u64, path: PathBuf },
     #[error("device rule {rule:?}: {reason}")]
     DeviceRule { rule: String, reason: &'static str },

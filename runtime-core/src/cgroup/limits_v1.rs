@@ -119,7 +119,7 @@ fn apply_memory_and_swap(dirs: Dirs<'_>, memory: &LinuxMemory) -> Result<(), Err
     }
     if let Some(value) = bytes.filter(|value| *value > 0 && memory.check_before_update() == Some(true)) {
         let usage = file::read_u64(&dir.path.join("memory.usage_in_bytes"))?.unwrap_or(0);
-        if value.cast_unsigned() < usage {
+        if value.cast_unsigned() <= usage {
             return Err(Error::MemoryBelowUsage { limit: value, usage, path: dir.path.clone() });
         }
     }

@@ -106,7 +106,7 @@ fn apply_memory(group: &Group<'_>, memory: &LinuxMemory) -> Result<(), Error> {
     let bytes = memory.limit().filter(|value| *value != 0);
     if let Some(value) = bytes.filter(|value| *value > 0 && memory.check_before_update() == Some(true)) {
         let usage = file::read_u64(&group.dir.path.join("memory.current"))?.unwrap_or(0);
-        if value.cast_unsigned() < usage {
+        if value.cast_unsigned() <= usage {
             return Err(Error::MemoryBelowUsage { limit: value, usage, path: group.dir.path.clone() });
         }
     }
