@@ -66,6 +66,10 @@ pub(crate) struct Restore {
     #[arg(long, value_name = "NAMESPACE")]
     empty_ns: Vec<String>,
 
+    /// Bring memory from a "criu lazy-pages" as the processes touch it
+    #[arg(long)]
+    lazy_pages: bool,
+
     /// Free the parent's pages that a dump has replaced
     #[arg(long)]
     auto_dedup: bool,
@@ -105,6 +109,7 @@ impl Restore {
             manage_cgroups: self.manage_cgroups_mode,
             ..CriuOptions::default()
         };
+        options.lazy_pages = self.lazy_pages;
         options.lsm_profile = self.lsm_profile;
         options.lsm_mount_context = self.lsm_mount_context;
         let (container, mut started) = Container::restore(options)?;

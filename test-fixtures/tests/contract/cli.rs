@@ -23,7 +23,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("completion and manual pages", generated),
 ];
 
-fn program(host: &Host) -> &'static str {
+pub(crate) fn program(host: &Host) -> &'static str {
     match host.lane.runtime {
         Runtime::Runc => "runc",
         Runtime::Rtc => "rtc",

@@ -7,6 +7,7 @@
 
 #![expect(clippy::print_stderr, reason = "why a test is skipped, and which check a failure belongs to")]
 
+mod bundle;
 mod by_socket;
 mod checkpoint;
 mod cli;
@@ -23,6 +24,7 @@ mod pod;
 mod refused;
 mod restart;
 mod run;
+mod runc_shim;
 mod stdio;
 mod stop;
 mod task;
@@ -108,6 +110,29 @@ macro_rules! lane {
                     return;
                 }
                 host::check(LANE, cli::CHECKS);
+            }
+
+            #[test]
+            fn command_line_from_a_bundle() {
+                if LANE.tree == Tree::Trixie {
+                    eprintln!("skipped: its runc is an old one, with other words");
+                    return;
+                }
+                host::check_after(LANE, super::bundle::prepare, super::bundle::CHECKS);
+            }
+
+            #[test]
+            fn command_line_restores() {
+                if LANE.tree == Tree::Trixie {
+                    eprintln!("skipped: its CRIU cannot dump on every kernel");
+                    return;
+                }
+                host::check_after(LANE, super::bundle::prepare, super::bundle::RESTORE);
+            }
+
+            #[test]
+            fn command_line_under_runcs_shim() {
+                host::check_after(LANE, runc_shim::prepare, runc_shim::CHECKS);
             }
 
             #[test]
