@@ -15,6 +15,7 @@
 use std::error::Error as StdError;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,8 @@ impl<R: Request> Worker<R> {
         let mut command = Command::new(criu.path());
         command.arg("swrk").arg(theirs.as_raw_fd().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone().map_err(failed)?);
+        // A terminal's interrupt ends this process, and CRIU is to live and take its work back.
+        command.process_group(0);
         let mut inherited: Vec<_> = request.inherited().iter().map(BorrowedFd::as_raw_fd).collect();
         inherited.push(theirs.as_raw_fd());
         sys::inherit(&mut command, inherited);
@@ -79,6 +82,11 @@ impl<R: Request> Worker<R> {
     /// CRIU's pid. Processes that it restores are born in the cgroups that it is in.
     pub fn pid(&self) -> i32 {
         self.child.process.pid()
+    }
+
+    /// Readable once CRIU has exited.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.process.pidfd()
     }
 
     /// The options, for what only the started process can tell; descriptors that were added now would not reach it.

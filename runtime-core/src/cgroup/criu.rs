@@ -1,6 +1,6 @@
 //! What CRIU needs to know of a container's cgroup.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -10,6 +10,18 @@ impl Cgroup {
     /// The directory that freezes the container, in the form that CRIU's `freeze_cgroup` wants.
     pub(crate) fn freezer_directory(&self) -> Option<&Path> {
         self.controller("freezer").or(self.unified.as_ref()).map(|dir| dir.path.as_path())
+    }
+
+    /// A file, open for writing, and what thaws the container when it is written there.
+    pub(crate) fn thaw_file(&self) -> Result<Option<(File, &'static str)>, Error> {
+        let Some(directory) = self.freezer_directory() else { return Ok(None) };
+        let (name, text) = match self.controller("freezer") {
+            Some(_) => ("freezer.state", "THAWED"),
+            None => ("cgroup.freeze", "0"),
+        };
+        let path = directory.join(name);
+        let file = OpenOptions::new().write(true).open(&path);
+        Ok(Some((file.map_err(|err| Error::Open { path, err: file::errno(&err) })?, text)))
     }
 
     /// The container's directory in the hierarchy of these controllers, or in the unified tree if there are none.

@@ -4,6 +4,7 @@
 pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod fd;
+pub(crate) mod guard;
 pub(crate) mod keyring;
 pub(crate) mod memory;
 pub(crate) mod mount;

@@ -7,6 +7,7 @@
 mod chains;
 mod failures;
 mod forks;
+mod killed;
 mod kinds;
 mod memory;
 mod runc;
@@ -33,7 +34,11 @@ fn main() {
         runtime_core::init::main();
     }
     let cases: Vec<(&str, fn())> =
-        [kinds::TESTS, chains::TESTS, failures::TESTS, forks::TESTS, memory::TESTS, runc::TESTS].concat();
+        [kinds::TESTS, chains::TESTS, failures::TESTS, forks::TESTS, memory::TESTS, killed::TESTS, runc::TESTS]
+            .concat();
+    if let Ok(bundle) = std::env::var(killed::BUNDLE) {
+        return killed::checkpoint(Path::new(&bundle));
+    }
     if let Ok(name) = std::env::var(CASE) {
         let (_, case) = cases.iter().find(|(case, _)| *case == name).expect("a case of this name");
         return case();

@@ -11,7 +11,7 @@ use criu::{After, Answer, Common, Criu, DumpOptions, Log, MINIMUM, Notification,
 use oci_spec::runtime::Spec;
 
 use super::error::CheckpointError;
-use super::frozen::{freeze, settle};
+use super::frozen::{Guard, freeze, settle};
 use super::host::Host;
 use super::images::Images;
 use super::manifest::{self, Manifest, Timings};
@@ -146,6 +146,8 @@ impl Dump<'_> {
 
     fn run<R: Request<Reply = ()>>(&self, request: R, notify: &mut dyn criu::Notify, ends: bool) -> Result<()> {
         let worker = self.criu.start(request, &Plain).map_err(criu_failed(self.container))?;
+        // Until the container is as it shall be.
+        let _guard = Guard::new(self.container, worker.pidfd(), self.paused)?;
         freeze(self.container, self.paused)?;
         let dumped = worker.run(notify, self.options.limit);
         settle(self.container, self.paused && (dumped.is_err() || !ends));

@@ -8,17 +8,24 @@
 //! until its patience of ten seconds ends, in vain ("Unseizable non-zombie N found, state D"). posix_spawn(3) is made that way,
 //! and with it many shells and most language runtimes: of a shell that forks all the time one dump in some thirty failed.
 //! So after the freeze such pairs are looked for, and if there is one the container runs for a moment and is frozen again.
+//!
+//! CRIU leaves the freezer as it found it, frozen, also when it takes its work back because this process has died: hence the
+//! guard, a process that thaws the container then.
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{PipeWriter, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::error::CheckpointError;
+use crate::children::{self, Child};
 use crate::container::Container;
 use crate::container::kill::DEADLINE;
+use crate::sys::guard::{self, Orders};
 use crate::sys::process::share_memory;
 use crate::{Error, Pid, Result};
 
@@ -58,6 +65,41 @@ pub(super) fn freeze(container: &Container, paused: bool) -> Result<()> {
         tracing::debug!(id = %container.id(), %pid, "a vfork is under way: not yet");
         thread::sleep(moment);
         moment = (moment * 2).min(longest);
+    }
+}
+
+/// Thaws the container if this process dies before it is dropped, as soon as CRIU has ended too.
+#[derive(Debug)]
+pub(super) struct Guard {
+    lifeline: PipeWriter,
+    child: Child,
+}
+
+impl Guard {
+    /// `criu` is the pidfd of the CRIU that serves this process. `None` for a container that was paused before, and is to
+    /// stay so.
+    pub(super) fn new(container: &Container, criu: BorrowedFd<'_>, paused: bool) -> Result<Option<Self>> {
+        let file = container.state.cgroup.thaw_file().map_err(container.cgroup_failed())?;
+        let Some((file, text)) = file.filter(|_| !paused) else { return Ok(None) };
+        let start = || {
+            let (reader, lifeline) = std::io::pipe()?;
+            let orders = Orders { lifeline: reader.as_fd(), after: criu, file: file.as_fd(), text: text.as_bytes() };
+            let mut hold = children::hold();
+            let (pid, pidfd) = guard::spawn(&orders)?;
+            let pid = Pid::new(pid).ok_or(Errno::RANGE)?;
+            Ok(Some(Self { lifeline, child: hold.adopt(pid, pidfd) }))
+        };
+        let failed =
+            |err| Error::System { id: container.id().clone(), operation: "start the guard of a checkpoint", err };
+        start().map_err(failed)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Err(err) = self.lifeline.write_all(&[0]).and_then(|()| self.child.wait()) {
+            tracing::warn!(%err, "end the guard of a checkpoint");
+        }
     }
 }
 
