@@ -18,6 +18,7 @@ mod fault;
 pub mod features;
 pub mod hooks;
 pub mod id;
+pub mod id_map;
 pub mod init;
 pub mod memory;
 mod netlink;

@@ -14,6 +14,7 @@ mod delete;
 mod error;
 mod events;
 mod handover;
+mod id_mapped;
 mod idle;
 mod info;
 mod io;

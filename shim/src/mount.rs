@@ -14,6 +14,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
+use crate::id_mapped::{Ids, Layers};
+
 /// mount(2) copies one page of options, of which the last byte is a terminator.
 const MAX_DATA: usize = 4095;
 
@@ -44,6 +46,14 @@ pub(crate) enum Error {
         data: String,
         #[source]
         err: Errno,
+    },
+    #[error("map the ids of {kind} {source_path:?} for {}", target.display())]
+    Ids {
+        kind: String,
+        source_path: String,
+        target: PathBuf,
+        #[source]
+        err: std::io::Error,
     },
     #[error("start a thread to mount from {}", directory.display())]
     Thread {
@@ -112,6 +122,30 @@ fn mount_one(mount: &Mount, rootfs: &Path) -> Result<(), Error> {
             target: rootfs.to_owned(),
             option: option.to_owned(),
         });
+    }
+    let ids = Ids::new(options.uidmap, options.gidmap);
+    let ids_failed = |err| Error::Ids {
+        kind: mount.type_.clone(),
+        source_path: mount.source.clone(),
+        target: rootfs.to_owned(),
+        err,
+    };
+    if let Some(ids) = ids {
+        return match mount.type_.as_str() {
+            "overlay" => {
+                let layers = Layers::mount(&ids, rootfs.with_extension("layers"), &options.data).map_err(ids_failed)?;
+                let Some((layers, data)) = layers else {
+                    return Err(ids_failed(std::io::Error::other("an overlay without lower layers")));
+                };
+                Call { mount, rootfs, options: &options, data }.run_from(layers.directory())
+            }
+            _ => {
+                let call = Call { mount, rootfs, options: &options, data: options.data.join(",") };
+                let target = call.target()?;
+                call.run()?;
+                ids.cover(&target).map_err(ids_failed)
+            }
+        };
     }
     let data = options.data.join(",");
     if data.len() <= MAX_DATA {
@@ -202,13 +236,16 @@ struct Options<'a> {
     flags: MountFlags,
     propagation: Option<MountPropagationFlags>,
     data: Vec<&'a str>,
+    /// Of the user namespace that the rootfs is for.
+    uidmap: Option<&'a str>,
+    gidmap: Option<&'a str>,
     unsupported: Option<&'a str>,
 }
 
 impl<'a> Options<'a> {
     fn parse(options: &'a [String]) -> Self {
         let (flags, propagation) = (MountFlags::empty(), None);
-        let mut parsed = Self { flags, propagation, data: Vec::new(), unsupported: None };
+        let mut parsed = Self { flags, propagation, data: Vec::new(), uidmap: None, gidmap: None, unsupported: None };
         for option in options {
             parsed.add(option);
         }
@@ -259,7 +296,14 @@ impl<'a> Options<'a> {
             "runbindable" => return self.propagation = Some(Propagation::UNBINDABLE | Propagation::REC),
             // A loop device would have to be made, and outlive the shim.
             "loop" => return self.unsupported = Some(option),
-            other => return self.data.push(other),
+            other => {
+                match other.split_once('=') {
+                    Some(("uidmap", map)) => self.uidmap = Some(map),
+                    Some(("gidmap", map)) => self.gidmap = Some(map),
+                    _ => self.data.push(other),
+                }
+                return;
+            }
         };
         self.flags = self.flags.difference(clear);
     }
@@ -330,6 +374,71 @@ mod tests {
     #[test]
     fn options_without_layers_stay_as_long_as_they_are() {
         assert!(relative_lowerdirs(&["upperdir=/u"]).is_none());
+    }
+
+    /// In a mount namespace of its own, in a process of its own.
+    #[test]
+    fn the_layers_have_the_ids_of_the_user_namespace() {
+        const INSIDE: &str = "RTC_TEST_ID_MAPPED";
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: mounting needs root");
+            return;
+        }
+        if std::env::var_os(INSIDE).is_none() {
+            let output = std::process::Command::new("unshare")
+                .args(["--mount", "--propagation", "private"])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", "mount::tests::the_layers_have_the_ids_of_the_user_namespace", "--nocapture"])
+                .env(INSIDE, "1")
+                .output()
+                .unwrap();
+            let text =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+            return;
+        }
+        use std::os::unix::fs::MetadataExt;
+        let bundle = tempfile::tempdir().unwrap();
+        let (base, rootfs) = (bundle.path().join("base"), bundle.path().join("rootfs"));
+        // Not on an overlay, which could not have another as its upper layer.
+        std::fs::create_dir(&base).unwrap();
+        rustix::mount::mount("tmpfs", &base, "tmpfs", MountFlags::empty(), None).unwrap();
+        let path = |name: &str| base.join(name).display().to_string();
+        for name in ["a", "b", "upper", "work"] {
+            std::fs::create_dir(base.join(name)).unwrap();
+            std::fs::write(base.join(name).join(name), "").unwrap();
+        }
+        std::fs::remove_file(base.join("work/work")).unwrap();
+        std::os::unix::fs::chown(base.join("b/b"), Some(7), Some(8)).unwrap();
+        let ids = |path: PathBuf| std::fs::metadata(path).map(|file| (file.uid(), file.gid())).unwrap();
+        let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+        let before = mounts();
+        let maps = ["uidmap=0:100000:65536", "gidmap=0:200000:65536"].map(str::to_owned);
+        let mut overlay = Mount { type_: "overlay".into(), source: "overlay".into(), ..Mount::default() };
+        overlay.options = [
+            format!("lowerdir={}:{}", path("a"), path("b")),
+            format!("upperdir={}", path("upper")),
+            format!("workdir={}", path("work")),
+        ]
+        .into_iter()
+        .chain(maps.clone())
+        .collect();
+        mount_all(&[overlay], &rootfs).unwrap();
+        assert_eq!(ids(rootfs.join("a")), (100_000, 200_000));
+        assert_eq!(ids(rootfs.join("b")), (100_007, 200_008));
+        // The upper layer is the container's own already.
+        assert_eq!(ids(rootfs.join("upper")), (0, 0));
+        assert_eq!(mounts(), before + 1);
+        assert!(!bundle.path().join("rootfs.layers").exists());
+        unmount_all(&rootfs).unwrap();
+
+        let mut bind = Mount { type_: "bind".into(), source: path("b"), ..Mount::default() };
+        bind.options = ["rbind".to_owned(), "ro".to_owned()].into_iter().chain(maps).collect();
+        mount_all(&[bind], &rootfs).unwrap();
+        assert_eq!(ids(rootfs.join("b")), (100_007, 200_008));
+        assert!(std::fs::write(rootfs.join("new"), "").is_err());
+        unmount_all(&rootfs).unwrap();
+        assert_eq!(mounts(), before);
     }
 
     #[test]
