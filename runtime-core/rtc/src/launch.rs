@@ -199,9 +199,19 @@ impl Console {
     }
 }
 
-/// Ends and removes a container whose command failed or is over.
+/// Ends and removes a container whose command failed.
 pub(crate) fn undo(container: &Container) {
-    if let Err(err) = container.delete(true) {
+    warn(container.delete(true));
+}
+
+/// Removes a container whose init has ended. Nothing has to be looked for and ended, which takes longer than the rest.
+pub(crate) fn remove(container: &Container) {
+    warn(container.delete(false));
+}
+
+/// The command's own end is not to be changed by what is left behind.
+fn warn(deleted: runtime_core::Result<()>) {
+    if let Err(err) = deleted {
         tracing::warn!("{}", runtime_core::error::chain(&err));
     }
 }

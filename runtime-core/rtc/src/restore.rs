@@ -9,7 +9,7 @@ use crate::bundle::Bundle;
 use crate::checkpoint::{absolute, cgroup_mode};
 use crate::context::Context;
 use crate::error::Error;
-use crate::launch::{Console, Launch, New, undo};
+use crate::launch::{Console, Launch, New, remove, undo};
 
 /// Restore a container from a checkpoint
 ///
@@ -116,7 +116,7 @@ impl Restore {
         launch.attach(&mut started, "standard").inspect_err(|_| undo(&container))?;
         let code = launch.wait(&started.child).inspect_err(|_| undo(&container))?;
         if !self.detach && !self.keep {
-            undo(&container);
+            remove(&container);
         }
         Ok(code)
     }

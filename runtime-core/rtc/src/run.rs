@@ -7,7 +7,7 @@ use runtime_core::container::Container;
 use crate::bundle::Bundle;
 use crate::context::Context;
 use crate::error::Error;
-use crate::launch::{Console, Launch, New, undo};
+use crate::launch::{Console, Launch, New, remove, undo};
 use crate::notify::Host;
 
 /// Create and run a container
@@ -62,7 +62,7 @@ impl Run {
         }
         let code = launch.wait(&started.child).inspect_err(|_| undo(&container))?;
         if !self.detach && !self.keep {
-            undo(&container);
+            remove(&container);
         }
         Ok(code)
     }
