@@ -24,6 +24,11 @@ pub(crate) fn default_spec() -> Result<Value, Error> {
 impl Bundle {
     /// Puts the bundle below `/run`, where containerd keeps its own.
     pub(crate) fn new(id: &str, spec: &Value, args: &[&str]) -> Result<Self, Error> {
+        Self::with_root(id, spec, args, Path::new("rootfs"))
+    }
+
+    /// With a root filesystem that is elsewhere.
+    pub(crate) fn with_root(id: &str, spec: &Value, args: &[&str], root: &Path) -> Result<Self, Error> {
         let bundle = Self { id: id.to_owned(), dir: Path::new("/run/rtc-bench").join(id) };
         // CRIU logs to `work`, in containerd's bundles a link to a directory on the disk.
         for directory in ["rootfs", "work"] {
@@ -31,7 +36,7 @@ impl Bundle {
             fs::create_dir_all(&path).map_err(|err| Error::File { action: "make", path, err })?;
         }
         let mut spec = spec.clone();
-        spec["root"] = json!({ "path": "rootfs" });
+        spec["root"] = json!({ "path": root });
         spec["process"]["args"] = json!(args);
         spec["linux"]["cgroupsPath"] = json!(format!("/bench/{id}"));
         let config = bundle.dir.join("config.json");

@@ -4,6 +4,7 @@
 //! the same round: absolute times of a busy machine mean little. `cargo xtask bench` makes the node and starts this.
 
 mod bundle;
+mod command_line;
 mod contestant;
 mod error;
 mod measure;

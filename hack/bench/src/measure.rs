@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::bundle::{Bundle, default_spec, run};
+use crate::command_line;
 use crate::contestant::Contestant;
 use crate::error::Error;
 use crate::report::{Figure, Unit};
@@ -26,6 +27,7 @@ pub(crate) enum Measure {
     CtrRun,
     TaskApi,
     CtrExec,
+    CommandLine,
     IdleMemory { containers: usize },
     Stdout,
     Checkpoint { mib: u64 },
@@ -37,6 +39,7 @@ impl Measure {
             Self::CtrRun,
             Self::TaskApi,
             Self::CtrExec,
+            Self::CommandLine,
             Self::IdleMemory { containers: 1 },
             Self::IdleMemory { containers: 30 },
             Self::Stdout,
@@ -51,6 +54,7 @@ impl Measure {
             Self::CtrRun => "ctr-run".to_owned(),
             Self::TaskApi => "task-api".to_owned(),
             Self::CtrExec => "ctr-exec".to_owned(),
+            Self::CommandLine => "command-line".to_owned(),
             Self::IdleMemory { containers } => format!("idle-memory-{containers}"),
             Self::Stdout => "stdout".to_owned(),
             Self::Checkpoint { mib } => format!("checkpoint-{mib}"),
@@ -64,7 +68,7 @@ impl Measure {
 
     pub(crate) fn rounds(&self, asked: usize) -> usize {
         let part = match self {
-            Self::CtrRun | Self::TaskApi | Self::CtrExec => 1,
+            Self::CtrRun | Self::TaskApi | Self::CtrExec | Self::CommandLine => 1,
             Self::Stdout | Self::Checkpoint { mib: 0..=100 } => 4,
             Self::IdleMemory { .. } | Self::Checkpoint { .. } => 10,
         };
@@ -80,7 +84,7 @@ pub(crate) struct Bench {
     count: AtomicU32,
 }
 
-type Figures = Vec<(Figure, f64)>;
+pub(crate) type Figures = Vec<(Figure, f64)>;
 
 impl Bench {
     pub(crate) fn new(image: String, rootfs: &Path) -> Result<Self, Error> {
@@ -92,6 +96,9 @@ impl Bench {
             Measure::CtrRun => self.ctr_run(contestant),
             Measure::TaskApi => self.task_api(contestant),
             Measure::CtrExec => self.ctr_exec(contestant),
+            Measure::CommandLine => {
+                command_line::measure(contestant, &self.next_id(contestant), &self.spec, &self.rootfs)
+            }
             Measure::IdleMemory { containers } => self.idle_memory(contestant, containers),
             Measure::Stdout => self.stdout(contestant),
             Measure::Checkpoint { mib } => self.checkpoint(contestant, mib),
@@ -234,7 +241,7 @@ fn remove(id: &str) -> Result<(), Error> {
 }
 
 /// Milliseconds, and what the action returned.
-fn timed<T>(action: impl FnOnce() -> Result<T, Error>) -> Result<(f64, T), Error> {
+pub(crate) fn timed<T>(action: impl FnOnce() -> Result<T, Error>) -> Result<(f64, T), Error> {
     let begin = Instant::now();
     let value = action()?;
     Ok((begin.elapsed().as_secs_f64() * 1000.0, value))
