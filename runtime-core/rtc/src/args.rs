@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args as _, Parser, Subcommand};
 
 /// The layout of runc's help, whose first lines are looked at by scripts.
 macro_rules! help_template {
@@ -21,10 +21,6 @@ pub(crate) use help_template;
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
-
-    /// Print the version
-    #[arg(short = 'v', long)]
-    pub(crate) version: bool,
 
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -59,6 +55,10 @@ pub(crate) struct Global {
     /// Go on without cgroups that may not be written to: "true", "false" or "auto"
     #[arg(long, value_name = "BOOL", default_value = "auto")]
     pub(crate) rootless: String,
+
+    /// Print the version
+    #[arg(short = 'v', long)]
+    pub(crate) version: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,4 +84,56 @@ pub(crate) enum Command {
     State(crate::state::State),
     Stats(crate::stats::Stats),
     Update(Box<crate::update::Update>),
+}
+
+type Define = fn(clap::Command) -> clap::Command;
+
+/// Each command's name and how it is defined.
+const DEFINITIONS: &[(&str, Define)] = &[
+    ("checkpoint", crate::checkpoint::Checkpoint::augment_args),
+    ("completion", crate::completion::Completion::augment_args),
+    ("create", crate::create::Create::augment_args),
+    ("delete", crate::delete::Delete::augment_args),
+    ("events", crate::events::Events::augment_args),
+    ("exec", crate::exec::Exec::augment_args),
+    ("features", crate::features::Features::augment_args),
+    ("kill", crate::kill::Kill::augment_args),
+    ("list", crate::list::List::augment_args),
+    ("man", crate::man::Man::augment_args),
+    ("pause", crate::pause::Pause::augment_args),
+    ("ps", crate::ps::Ps::augment_args),
+    ("restore", crate::restore::Restore::augment_args),
+    ("resume", crate::resume::Resume::augment_args),
+    ("run", crate::run::Run::augment_args),
+    ("spec", crate::spec::Spec::augment_args),
+    ("start", crate::start::Start::augment_args),
+    ("state", crate::state::State::augment_args),
+    ("stats", crate::stats::Stats::augment_args),
+    ("update", crate::update::Update::augment_args),
+];
+
+impl Command {
+    /// The definition of one command: to make those of all takes longer than anything that a command like `state` does.
+    pub(crate) fn definition(name: &str) -> Option<clap::Command> {
+        let (name, define) = DEFINITIONS.iter().find(|(known, _)| *known == name)?;
+        Some(define(clap::Command::new(*name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn there_is_one_definition_of_each_command() {
+        for command in Args::command().get_subcommands() {
+            let name = command.get_name();
+            let alone = Command::definition(name).unwrap_or_else(|| panic!("{name} has none"));
+            let arguments = |command: &clap::Command| format!("{:?}", command.get_arguments().collect::<Vec<_>>());
+            assert_eq!(arguments(&alone), arguments(command), "{name}");
+        }
+        assert!(Command::definition("nothing").is_none());
+    }
 }

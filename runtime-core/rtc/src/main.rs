@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| name == runtime_core::init::ARGV0) {
         runtime_core::init::main();
     }
-    let args = match usage::parse(std::env::args_os()) {
+    let args = match usage::parse(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(args) => args,
         Err(err) => return usage::refuse(&err),
     };
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<ExitCode, Error> {
     let context = Context::new(&args.global)?;
     match args.command {
-        _ if args.version => version::run(),
+        _ if args.global.version => version::run(),
         None => usage::help(),
         Some(Command::Checkpoint(command)) => command.run(&context),
         Some(Command::Completion(command)) => command.run(),

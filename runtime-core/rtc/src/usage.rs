@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Args as _, CommandFactory, FromArgMatches};
 
-use crate::args::{Args, Global};
+use crate::args::{Args, Command, Global};
 use crate::error::Error;
 use crate::log;
 use crate::output;
@@ -16,13 +16,21 @@ const NO_COMMAND: u8 = 3;
 
 /// # Errors
 /// For [`refuse`].
-pub(crate) fn parse<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Args, clap::Error> {
-    Args::from_arg_matches(&command().try_get_matches_from(args)?)
+pub(crate) fn parse(args: &[OsString]) -> Result<Args, clap::Error> {
+    // The first word that is a command's name is the command, or what follows is not understood and all of it looked at again.
+    let command = args.iter().skip(1).find_map(|word| Command::definition(word.to_str()?));
+    if let Some(command) = command {
+        let alone = Global::augment_args(clap::Command::new("rtc")).subcommand(command);
+        if let Ok(matches) = alone.try_get_matches_from(args) {
+            return Args::from_arg_matches(&matches);
+        }
+    }
+    Args::from_arg_matches(&command_line().try_get_matches_from(args)?)
 }
 
 /// `rtc` without a command.
 pub(crate) fn help() -> Result<ExitCode, Error> {
-    output::print(&command().render_help().to_string())?;
+    output::print(&command_line().render_help().to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -38,10 +46,10 @@ pub(crate) fn refuse(err: &clap::Error) -> ExitCode {
         log.error(&format!("No help topic for '{}'", context(err, ContextKind::InvalidSubcommand)));
         return ExitCode::from(NO_COMMAND);
     }
-    let mut command = command();
+    let mut command = command_line();
     command.build();
     let command = name.and_then(|name| command.find_subcommand_mut(name)).map(|command| command.clone());
-    let command = command.unwrap_or_else(self::command);
+    let command = command.unwrap_or_else(command_line);
     let (problem, text) = problem(err, &command);
     // The log has the error; who has closed stdout does not want the help.
     output::print(&format!("Incorrect Usage{problem}\n\n{}", command.clone().render_help())).ok();
@@ -50,7 +58,7 @@ pub(crate) fn refuse(err: &clap::Error) -> ExitCode {
 }
 
 /// The definitions, with each command under the name that a person types.
-pub(crate) fn command() -> clap::Command {
+fn command_line() -> clap::Command {
     Args::command().mut_subcommands(|command| {
         let name = format!("rtc {}", command.get_name());
         command.display_name(name).help_template(crate::args::help_template!())
@@ -61,7 +69,7 @@ pub(crate) fn command() -> clap::Command {
 fn leading(args: impl Iterator<Item = OsString>) -> (Option<Global>, Option<String>) {
     let command =
         clap::Command::new("rtc").disable_help_flag(true).allow_external_subcommands(true).ignore_errors(true);
-    let matches = <Global as clap::Args>::augment_args(command).try_get_matches_from(args).ok();
+    let matches = Global::augment_args(command).try_get_matches_from(args).ok();
     let global = matches.as_ref().and_then(|matches| Global::from_arg_matches(matches).ok());
     (global, matches.and_then(|matches| matches.subcommand_name().map(str::to_owned)))
 }
@@ -120,11 +128,15 @@ fn context(err: &clap::Error, kind: ContextKind) -> String {
 mod tests {
     use super::*;
 
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
     fn said(line: &str) -> String {
-        let args = line.split(' ').map(OsString::from);
-        let err = parse(args.clone()).unwrap_err();
-        let (_, name) = leading(args);
-        let mut command = command();
+        let args = words(line);
+        let err = parse(&args).unwrap_err();
+        let (_, name) = leading(args.into_iter());
+        let mut command = command_line();
         command.build();
         let command = name.and_then(|name| command.find_subcommand(name).cloned()).unwrap_or(command);
         let text = problem(&err, &command).1;
@@ -133,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_definitions_are_sound() {
-        command().debug_assert();
+        command_line().debug_assert();
     }
 
     #[test]
@@ -161,13 +173,21 @@ mod tests {
     #[test]
     fn options_come_before_and_after_the_id() {
         for line in ["rtc delete --force web", "rtc delete web --force", "rtc delete web -f", "rtc kill -a web 9"] {
-            assert!(parse(line.split(' ')).is_ok(), "{line}");
+            assert!(parse(&words(line)).is_ok(), "{line}");
         }
     }
 
     #[test]
+    fn a_name_of_a_command_can_be_a_value() {
+        let args = parse(&words("rtc --root list --log state kill delete")).unwrap();
+        assert_eq!(args.global.root.unwrap().to_str(), Some("list"));
+        assert!(matches!(args.command, Some(Command::Kill(_))));
+        assert!(parse(&words("rtc -v")).unwrap().global.version);
+    }
+
+    #[test]
     fn what_follows_the_id_is_for_ps() {
-        let args = parse("rtc ps -f json web -f --format x -e".split(' ')).unwrap();
+        let args = parse(&words("rtc ps -f json web -f --format x -e")).unwrap();
         let text = format!("{:?}", args.command);
         assert!(text.contains(r#"format: "json", args: ["web", "-f", "--format", "x", "-e"]"#), "{text}");
     }
