@@ -16,11 +16,11 @@ pub(crate) struct Passed {
     pub(crate) env: Vec<String>,
 }
 
-/// Takes them over; no process but the one that they are passed to gets them, or anything else that was left open.
+/// Takes over those of a container's init; no other process gets them, or anything else that was left open.
 ///
 /// # Errors
-/// [`Error::PreservedFd`] for one that is not there.
-pub(crate) fn take(preserve: u16) -> Result<Passed, Error> {
+/// As [`preserved`].
+pub(crate) fn of_init(preserve: u16) -> Result<Passed, Error> {
     let mut passed = Passed::default();
     let listen = listen_fds();
     for number in FIRST..FIRST.saturating_add(listen) {
@@ -31,13 +31,28 @@ pub(crate) fn take(preserve: u16) -> Result<Passed, Error> {
         passed.env = vec![format!("LISTEN_FDS={}", passed.fds.len()), "LISTEN_PID=1".to_owned()];
         passed.env.extend(std::env::var("LISTEN_FDNAMES").ok().map(|names| format!("LISTEN_FDNAMES={names}")));
     }
-    let first = FIRST.saturating_add(listen);
-    for at in 0..preserve {
-        let fd = runtime_core::descriptors::inherited(first.saturating_add(at).into());
-        passed.fds.push(fd.ok_or(Error::PreservedFd { at, count: preserve })?);
-    }
-    runtime_core::descriptors::close_on_exec().map_err(Error::system("mark descriptors close-on-exec"))?;
+    passed.fds.extend(preserved(FIRST.saturating_add(listen), preserve)?);
     Ok(passed)
+}
+
+/// Takes over those of a further process, for which no sockets are meant.
+///
+/// # Errors
+/// As [`preserved`].
+pub(crate) fn of_exec(preserve: u16) -> Result<Vec<OwnedFd>, Error> {
+    preserved(FIRST, preserve)
+}
+
+/// # Errors
+/// [`Error::PreservedFd`] for one that is not there.
+fn preserved(first: u16, count: u16) -> Result<Vec<OwnedFd>, Error> {
+    let take = |at| {
+        let fd = runtime_core::descriptors::inherited(first.saturating_add(at).into());
+        fd.ok_or(Error::PreservedFd { at, count })
+    };
+    let fds = (0..count).map(take).collect::<Result<_, _>>()?;
+    runtime_core::descriptors::close_on_exec().map_err(Error::system("mark descriptors close-on-exec"))?;
+    Ok(fds)
 }
 
 /// How many are meant for this process.

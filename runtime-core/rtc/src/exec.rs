@@ -115,7 +115,7 @@ impl Exec {
         };
         let mut options = ExecOptions::new(process, launch.stdio()?);
         options.pid_file = pid_file(self.pid_file)?;
-        options.preserve_fds = descriptors::take(self.preserve_fds)?.fds;
+        options.preserve_fds = descriptors::of_exec(self.preserve_fds)?;
         options.ignore_paused = self.ignore_paused;
         options.sub_cgroups = sub_cgroups;
         let mut started = container.exec(options)?;

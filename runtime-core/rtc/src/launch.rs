@@ -66,7 +66,7 @@ impl New {
             return Err(Error::SystemdCgroup);
         }
         let Bundle { path, mut spec } = bundle;
-        let passed = descriptors::take(self.preserve_fds)?;
+        let passed = descriptors::of_init(self.preserve_fds)?;
         if let Some(mut process) = spec.process().clone().filter(|_| !passed.env.is_empty()) {
             let env = process.env().iter().flatten().cloned().chain(passed.env).collect();
             process.set_env(Some(env));
@@ -172,7 +172,7 @@ impl Launch {
 
     /// Passes on what the container has to say to the service manager: meanwhile in the foreground, and before this returns
     /// for a container that nobody stays with. It is no error of the container's if that cannot be done.
-    pub(crate) fn notify(&self, host: Host, socket: UnixDatagram, started: &Started) -> Result<(), Error> {
+    pub(crate) fn notify(&self, host: Host, socket: UnixDatagram, started: &Started) {
         let pidfd = started.child.pidfd();
         let passed_on = match &self.foreground {
             None => host.pass_on(&socket, started.child.pid, pidfd),
@@ -181,7 +181,6 @@ impl Launch {
         if let Err(err) = passed_on {
             tracing::warn!("{}", runtime_core::error::chain(&err));
         }
-        Ok(())
     }
 
     /// Returns at once for a detached process, else when it has ended, with its exit code.

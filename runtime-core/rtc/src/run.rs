@@ -58,7 +58,7 @@ impl Run {
         launch.attach(&mut started, "standard").inspect_err(|_| undo(&container))?;
         container.start().inspect_err(|_| undo(&container))?;
         if let Some((host, socket)) = notify {
-            launch.notify(host, socket, &started)?;
+            launch.notify(host, socket, &started);
         }
         let code = launch.wait(&started.child).inspect_err(|_| undo(&container))?;
         if !self.detach && !self.keep {
