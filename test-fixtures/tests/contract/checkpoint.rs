@@ -9,7 +9,7 @@ use crate::host::{Check, Host, LONG, Runtime};
 pub(crate) const CHECKS: &[Check] = &[
     ("a checkpoint lets the container run on", runs_on),
     ("a restored counter goes on where it was, and all verbs work on it", restored),
-    ("images that were copied to another node go on there", in_another_node),
+    ("images go on in another node, and back in the first", in_another_node),
 ];
 
 const CHECKPOINT: &str = "rtc.test/checkpoint:1";
@@ -115,21 +115,33 @@ fn in_another_node(host: &Host) {
     shim.create(LONG, "").unwrap();
     shim.start_task(LONG).unwrap();
     host.wait("it counts", || counted(host).is_some_and(|count| count > 100));
+    let mut at = counted(host).unwrap();
+    dump_and_end(shim, host);
+
+    // There and back again. A new bundle each time: what it knows of the count it has from the images alone.
+    for (from, to) in [(host, &other), (&other, host)] {
+        let shim = Shim::start(to, script, None);
+        from.node.copy_directory_to(MOVING, &to.node).unwrap();
+        from.node.run(["rm", "-r", MOVING]).unwrap();
+        assert_eq!(shim.create(LONG, MOVING).unwrap().pid, 0);
+        shim.start_task(LONG).unwrap();
+        to.wait("it counts on", || counted(to).is_some_and(|count| count > at));
+        assert!(counted(to).unwrap() < at + 10_000, "it goes on where it was");
+        at = counted(to).unwrap();
+        to.node.run(["rm", "-r", MOVING]).unwrap();
+        dump_and_end(shim, to);
+    }
+    host.node.run(["rm", "-r", MOVING]).unwrap();
+}
+
+/// Outlives the bundle.
+const MOVING: &str = "/tmp/moving";
+
+fn dump_and_end(shim: Shim<'_>, host: &Host) {
     host.node.run(["mkdir", "-p", IMAGES]).unwrap();
     shim.checkpoint(LONG).unwrap();
     shim.wait("dumped and gone", is(Status::STOPPED));
-    let at = counted(host).unwrap();
-    shim.delete();
+    host.node.run(["mv", IMAGES, MOVING]).unwrap();
+    assert_eq!(shim.delete().exit_status, 137);
     shim.shut_down();
-
-    // A new bundle there: what it knows of the count it has from the images alone.
-    let shim_there = Shim::start(&other, script, None);
-    host.node.copy_directory_to(IMAGES, &other.node).unwrap();
-    assert_eq!(shim_there.create(LONG, IMAGES).unwrap().pid, 0);
-    shim_there.start_task(LONG).unwrap();
-    other.wait("it counts on", || counted(&other).is_some_and(|count| count > at));
-    assert!(counted(&other).unwrap() < at + 10_000, "it goes on where it was");
-    shim_there.kill();
-    assert_eq!(shim_there.delete().exit_status, 137);
-    shim_there.shut_down();
 }
