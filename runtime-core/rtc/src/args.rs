@@ -52,7 +52,7 @@ pub(crate) struct Global {
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
 
-    /// Go on without cgroups that may not be written to: "true", "false" or "auto"
+    /// "true", "false" or "auto", as runc takes it; a cgroup that may not be written to is an error whatever it says
     #[arg(long, value_name = "BOOL", default_value = "auto")]
     pub(crate) rootless: String,
 
