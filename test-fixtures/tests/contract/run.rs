@@ -17,6 +17,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("mounts", mounts),
     ("default filesystem", default_filesystem),
     ("pid file", pid_file),
+    ("user namespace", user_namespace),
     ("host network", host_network),
     ("joined namespace", joined_namespace),
     ("host name", host_name),
@@ -130,6 +131,18 @@ fn pid_file(host: &Host) {
     assert_eq!(host.node.read_text("/tmp/pid").unwrap(), host.pid("c1").to_string());
     host.node.remove("/tmp/pid").unwrap();
     host.kill_and_remove("c1");
+}
+
+/// With layers that are copied for the user, and with layers that are mounted with the user's ids.
+fn user_namespace(host: &Host) {
+    // Each with ids of its own: containerd forgets the copies at a moment of its choosing.
+    for (first, flags) in [(100_000, &[][..]), (300_000, &["--remap-labels"])] {
+        let (uids, gids) = (format!("0:{first}:65536"), format!("0:{}:65536", first + 100_000));
+        let look = "cat /proc/self/uid_map; stat -c %u:%g /bin/busybox; echo x > /new; stat -c %u:%g /new";
+        let output = host.run_ok(&[&["--uidmap", &uids, "--gidmap", &gids], flags].concat(), &["sh", "-c", look]);
+        let fields: Vec<_> = output.split_whitespace().collect();
+        assert_eq!(fields, ["0", &first.to_string(), "65536", "0:0", "0:0"], "{flags:?}");
+    }
 }
 
 fn host_network(host: &Host) {
