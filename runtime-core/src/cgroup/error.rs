@@ -47,8 +47,11 @@ pub enum Error {
         #[source]
         err: Errno,
     },
-    #[error("cgroup {path} is in use by {processes} processes, use another cgroup path")]
+    /// Begins as runc words it, as does the next.
+    #[error("container's cgroup is not empty: {processes} process(es) found in {path}, use another cgroup path")]
     InUse { path: PathBuf, processes: usize },
+    #[error("container's cgroup unexpectedly frozen: {path}")]
+    Frozen { path: PathBuf },
     #[error("{limit} {value}: controller {controller} is not available in cgroup {version} at {path}")]
     MissingController { limit: &'static str, value: String, controller: String, version: &'static str, path: PathBuf },
     #[error(
@@ -57,11 +60,11 @@ pub enum Error {
     )]
     InternalProcesses { path: PathBuf, controllers: String },
     /// As runc words it.
-    #[error("{path} is not a sub cgroup path")]
+    #[error("bad sub cgroup path: {path} leads out of the container's cgroup")]
     NotBelow { path: PathBuf },
     #[error("unknown controller {controller}")]
     UnknownController { controller: String },
-    #[error("the unified map has {key:?}, but this host has cgroup v1: unified needs cgroup v2")]
+    #[error("invalid configuration: the unified map has {key:?}, but this host has cgroup v1: unified needs cgroup v2")]
     UnifiedOnV1 { key: String },
     #[error("unified key {key:?} is not the name of a file in a cgroup")]
     UnifiedKey { key: String },
@@ -127,10 +130,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the cgroup was there before and is to stay as it is.
+    pub(crate) fn is_of_others(&self) -> bool {
+        matches!(self, Self::InUse { .. } | Self::Frozen { .. })
+    }
+
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::NotMounted { .. }
             | Self::InUse { .. }
+            | Self::Frozen { .. }
             | Self::InternalProcesses { .. }
             | Self::MemoryBelowUsage { .. } => ErrorKind::FailedPrecondition,
             Self::MissingController { .. } => ErrorKind::Unimplemented,

@@ -67,6 +67,25 @@ impl Freezer<'_> {
         }
     }
 
+    /// Whether a process that is in it does not run, by its own wish or by one above it.
+    pub(super) fn holds(&self) -> Result<bool, Error> {
+        match self {
+            Self::V1(path) => {
+                let state = file::read(&path.join("freezer.state"))?;
+                Ok(state.is_some_and(|state| state.trim() != "THAWED"))
+            }
+            Self::V2(path) => {
+                let events = file::read_pairs(&path.join("cgroup.events"))?;
+                Ok(events.is_some_and(|events| events.get("frozen") == 1))
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        let (Self::V1(path) | Self::V2(path)) = self;
+        path
+    }
+
     fn roll_back(&self, deadline: Duration) -> Error {
         let rollback = self.write_thawed().err().map(Box::new);
         self.timeout("frozen", deadline, rollback)
@@ -80,8 +99,7 @@ impl Freezer<'_> {
     }
 
     fn timeout(&self, wanted: &'static str, deadline: Duration, rollback: Option<Box<Error>>) -> Error {
-        let (Self::V1(path) | Self::V2(path)) = self;
-        Error::FreezeTimeout { path: (*path).to_owned(), wanted, deadline, rollback }
+        Error::FreezeTimeout { path: self.path().to_owned(), wanted, deadline, rollback }
     }
 }
 

@@ -103,7 +103,8 @@ impl Cgroup {
     /// controller. An existing cgroup is taken over if it is empty.
     ///
     /// # Errors
-    /// [`Error::InUse`] if the cgroup exists and has processes.
+    /// [`Error::InUse`] if the cgroup exists and has processes, [`Error::Frozen`] if it or one above it is frozen: a process
+    /// that joined it would never run. Both are then somebody else's, see [`Error::is_of_others`].
     pub fn create(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {
         let mut made = Made::default();
         match self.make(&mut made).and_then(|()| self.apply(resources)) {
@@ -128,7 +129,10 @@ impl Cgroup {
                 return Err(Error::InUse { path: dir.path.clone(), processes });
             }
         }
-        Ok(())
+        match self.freezer() {
+            Some(freezer) if freezer.holds()? => Err(Error::Frozen { path: freezer.path().to_owned() }),
+            _ => Ok(()),
+        }
     }
 
     fn apply(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {

@@ -110,6 +110,18 @@ fn the_subtree_freezes_and_thaws_and_is_killed_while_frozen() {
 }
 
 #[test]
+fn a_frozen_cgroup_is_not_joined_and_stays_as_it_is() {
+    let Some(subject) = Subject::new() else { return };
+    subject.cgroup.create(None).unwrap();
+    subject.cgroup.freeze(DEADLINE).unwrap();
+    let err = subject.cgroup.create(None).unwrap_err();
+    assert!(matches!(err, Error::Frozen { .. }) && err.is_of_others(), "{err}");
+    assert!(subject.cgroup.frozen().unwrap());
+    subject.cgroup.thaw(DEADLINE).unwrap();
+    subject.cgroup.create(None).unwrap();
+}
+
+#[test]
 fn a_signal_reaches_every_process() {
     let Some(mut subject) = Subject::new() else { return };
     subject.cgroup.create(None).unwrap();

@@ -38,7 +38,10 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
     let parts = Parts { namespaces: &namespaces, cgroup: &cgroup, class: class.as_ref(), directory: &directory };
     build(options, process, &parts).map_err(|err| {
         // The init, if there was one, is gone: it is ended where its owner is dropped.
-        let cgroup = cgroup.remove(ROLL_BACK).map_err(|err| Error::Cgroup { id: id.clone(), err });
+        let cgroup = match &err {
+            Error::Cgroup { err, .. } if err.is_of_others() => Ok(()),
+            _ => cgroup.remove(ROLL_BACK).map_err(|err| Error::Cgroup { id: id.clone(), err }),
+        };
         let class = class.as_ref().map_or(Ok(()), Class::remove).map_err(resctrl(id));
         let removed = cgroup.and(class).and(directory.remove());
         // A container that could not be made is destroyed as any other (OCI runtime, "Lifecycle", steps 12 and 13).

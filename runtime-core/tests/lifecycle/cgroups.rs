@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::process::Command;
 
-use runtime_core::container::Container;
+use runtime_core::container::{Container, Status};
 use serde_json::json;
 
 use crate::bundle::{Bundle, Running, chain, exec};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a_cgroup_mount_shows_the_containers_own", a_cgroup_mount_shows_the_containers_own),
+    ("a_cgroup_of_another_is_left_alone", a_cgroup_of_another_is_left_alone),
     ("a_read_only_cgroup_mount_is_read_only", a_read_only_cgroup_mount_is_read_only),
     ("a_delegated_cgroup_is_the_users", a_delegated_cgroup_is_the_users),
     ("a_user_namespace_has_its_cgroup", a_user_namespace_has_its_cgroup),
@@ -41,6 +42,22 @@ fn bundle(script: &str, namespace: bool, options: &[&str]) -> Bundle {
         bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|kind| kind["type"] != "cgroup");
     }
     bundle
+}
+
+fn a_cgroup_of_another_is_left_alone() {
+    let bundle = bundle("exec sleep 100", false, &[]);
+    let _parent = Parent;
+    let (first, running) = bundle.create().unwrap_or_else(|err| panic!("{}", chain(&err)));
+    first.start().unwrap();
+    let begun = std::time::Instant::now();
+    let err = bundle.create_as("second").map(drop).unwrap_err();
+    assert!(chain(&err).contains("container's cgroup is not empty: 1 process"), "{}", chain(&err));
+    // Nothing waited for the first one's processes to go.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(3));
+    assert!(first.pid().is_some() && first.status().is_ok_and(|status| status == Status::Running));
+    first.delete(true).unwrap();
+    running.finish();
+    bundle.assert_nothing_left();
 }
 
 impl Drop for Parent {
