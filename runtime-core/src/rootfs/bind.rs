@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
 
 use super::Entry;
 use super::error::{Error, step};
@@ -33,10 +34,11 @@ pub(super) fn set_attrs(mount: impl AsFd, options: &Options) -> Result<(), Errno
     if !options.attrs.is_empty() {
         let exact = options.attrs.exact();
         match mount_setattr(&mount, false, MountAttr { set: exact.set, clear: exact.clear, propagation: 0 }) {
-            // In a user namespace the host's flags are locked: keep those that nobody asked to clear.
+            // In a user namespace the host's flags are locked, all but one: keep those that nobody asked to clear.
             Err(Errno::PERM) => {
                 let Options { attrs, .. } = options;
-                mount_setattr(&mount, false, MountAttr { set: attrs.set, clear: attrs.clear, propagation: 0 })?;
+                let clear = attrs.clear | exact.clear & u64::from(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW.bits());
+                mount_setattr(&mount, false, MountAttr { set: attrs.set, clear, propagation: 0 })?;
             }
             done => done?,
         }

@@ -31,6 +31,9 @@ pub(crate) enum Error {
     InvalidSysctl { key: String, reason: &'static str },
     #[error("mount on {}: the destination is inside /proc and not one of the files that may be replaced", target.display())]
     InsideProc { target: PathBuf },
+    /// As runc words it.
+    #[error("filesystem {name:?} must be mounted on ordinary directory: there is a symlink at {}", target.display())]
+    NotADirectory { name: String, target: PathBuf },
     #[error("mount on {}: {what} has been found there", target.display())]
     HostileTarget { target: PathBuf, what: &'static str },
     #[error("bind {} on {}", source_path.display(), target.display())]
@@ -73,6 +76,7 @@ impl Error {
             | Self::RelativePath { .. }
             | Self::InvalidSysctl { .. }
             | Self::InsideProc { .. }
+            | Self::NotADirectory { .. }
             | Self::HostileTarget { .. }
             | Self::WrongDevice { .. } => ErrorKind::InvalidArgument,
             Self::Bind { err, .. } | Self::Mount { err, .. } | Self::Step { err, .. } => kind_of(*err),

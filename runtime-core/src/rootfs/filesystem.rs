@@ -110,7 +110,7 @@ fn open_target(tree: &Tree, target: &Path, name: &str) -> Result<(OwnedFd, bool)
     match opened {
         Ok(fd) => Ok((fd, true)),
         Err(Errno::NOENT) => Ok((tree.make_dir(target).map_err(step("make the mount point", target))?, false)),
-        Err(Errno::LOOP) => Err(Error::HostileTarget { target: target.to_owned(), what: "a symlink" }),
+        Err(Errno::LOOP) => Err(Error::NotADirectory { name: name.to_owned(), target: target.to_owned() }),
         Err(err) => Err(step("open the mount point", target)(err)),
     }
 }

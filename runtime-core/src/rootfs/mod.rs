@@ -30,7 +30,7 @@ mod tree;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,13 @@ pub(crate) struct Plan {
 struct Live {
     tree: Tree,
     /// A detached, read-only bind of the host's /dev/null.
-    null: OwnedFd,
+    null: Mutex<Option<OwnedFd>>,
+}
+
+impl Live {
+    fn take_null(&self) -> Result<OwnedFd, Error> {
+        self.null.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(Error::OutOfOrder("seal"))
+    }
 }
 
 /// One mount of the spec.

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Mutex;
 
 use rustix::fs::{self, CWD, Mode};
 use rustix::io::Errno;
@@ -41,7 +42,7 @@ impl Plan {
         let umask = rustix::process::umask(Mode::empty());
         let done = self.fill(&tree);
         rustix::process::umask(umask);
-        let null = done?;
+        let null = Mutex::new(Some(done?));
         self.live.set(Live { tree, null }).map_err(|_| Error::OutOfOrder("mount"))
     }
 

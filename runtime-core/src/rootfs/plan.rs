@@ -22,16 +22,17 @@ impl Plan {
         if !has_namespace(LinuxNamespaceType::Mount) {
             return Err(Error::NoMountNamespace);
         }
+        let rootfs = options.bundle.join(root.path());
         let mut mounts = Vec::new();
         for mount in spec.mounts().iter().flatten() {
-            let mut entry = Entry::new(mount, options.bundle, options.user_namespace)?;
+            let mut entry = Entry::new(mount, &rootfs, options.bundle, options.user_namespace)?;
             entry.adapt(linux, options);
             mounts.push(entry);
         }
         let dev_is_bound = |m: &Entry| m.target == Path::new("/dev") && matches!(m.kind, Kind::Bind { .. });
         let has_cgroup_mount = mounts.iter().any(|m| matches!(m.kind, Kind::Cgroup));
         Ok(Self {
-            root: options.bundle.join(root.path()),
+            root: rootfs,
             read_only: root.readonly().unwrap_or(false),
             no_pivot_root: options.no_pivot_root,
             propagation: linux.rootfs_propagation().as_deref().map_or(Ok(None), propagation)?,
@@ -64,9 +65,10 @@ fn absolute(paths: &Option<Vec<String>>) -> Result<Vec<PathBuf>, Error> {
 }
 
 impl Entry {
-    fn new(mount: &Mount, bundle: &Path, user_namespace: bool) -> Result<Self, Error> {
-        // A relative destination is below the root, as runc has it.
+    fn new(mount: &Mount, rootfs: &Path, bundle: &Path, user_namespace: bool) -> Result<Self, Error> {
+        // A relative destination is below the root, and the host's path of the root stands for the root, as runc has it.
         let target = clean(mount.destination());
+        let target = target.strip_prefix(rootfs).map_or_else(|_| target.clone(), |below| Path::new("/").join(below));
         let invalid = |reason| Error::InvalidMount { target: target.clone(), reason };
         let refuse = |reason| Err(invalid(reason));
         let options = Options::parse(mount.options().as_deref().unwrap_or_default());

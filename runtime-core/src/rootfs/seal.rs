@@ -18,10 +18,12 @@ impl Plan {
     /// Read-only paths, masked paths, then the root itself read-only. Last of the mount steps.
     pub(crate) fn seal(&self) -> Result<(), Error> {
         let tree = Tree::current()?;
+        // Closed here: it must not be left open in a created container.
+        let null = &self.live("seal")?.take_null()?;
         for path in &self.readonly {
             make_read_only(&tree, path)?;
         }
-        let mut masks = Masks { null: &self.live("seal")?.null, null_used: false, empty: None };
+        let mut masks = Masks { null, null_used: false, empty: None };
         for path in &self.masked {
             masks.mask(&tree, path)?;
         }

@@ -163,7 +163,7 @@ fn cve_2023_27561_a_symlink_for_proc_or_sys_is_refused() {
         fs::create_dir(format!("{ROOT}/elsewhere")).unwrap();
         symlink("/elsewhere", format!("{ROOT}/proc")).unwrap();
         let plan = plan_of(&default_spec()).unwrap();
-        assert!(matches!(plan.mount(), Err(Error::HostileTarget { target, .. }) if target == Path::new("/proc")));
+        assert!(matches!(plan.mount(), Err(Error::NotADirectory { target, .. }) if target == Path::new("/proc")));
     });
 }
 

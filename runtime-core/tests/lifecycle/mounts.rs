@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("the_root_has_the_propagation_of_the_spec", the_root_has_the_propagation_of_the_spec),
     ("a_slave_mount_sees_the_host_and_is_not_seen", a_slave_mount_sees_the_host_and_is_not_seen),
     ("mounts_are_made_in_their_order", mounts_are_made_in_their_order),
+    ("the_hosts_path_of_the_root_is_the_root", the_hosts_path_of_the_root_is_the_root),
 ];
 
 /// A directory with the file `f` of user 7, and below it a tmpfs with another. The rootfs of a container is on the same
@@ -262,4 +263,14 @@ fn mounts_are_made_in_their_order() {
     mounts.push(json!({"destination": "m", "type": "tmpfs", "source": "tmpfs"}));
     mounts.push(json!({"destination": "/m/x", "type": "tmpfs", "source": "tmpfs"}));
     assert_eq!(bundle.run(), (0, "a\n2\nx".to_owned()));
+}
+
+fn the_hosts_path_of_the_root_is_the_root() {
+    let mut bundle = Bundle::new("cat /tmp/in/f");
+    let volume = Volume::new();
+    std::fs::write(volume.path().join("f"), "here").unwrap();
+    let destination = bundle.path().join("rootfs/tmp/in");
+    let mount = json!({"destination": destination, "type": "bind", "source": volume.path(), "options": ["bind"]});
+    bundle.spec["mounts"].as_array_mut().unwrap().push(mount);
+    assert_eq!(bundle.run(), (0, "here".to_owned()));
 }
