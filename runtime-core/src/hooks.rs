@@ -19,6 +19,14 @@ const OUTPUT_KEPT: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// As runc words it; counted from 0.
+    #[error("error running {kind} hook #{number}")]
+    Hook {
+        kind: &'static str,
+        number: usize,
+        #[source]
+        err: Box<Error>,
+    },
     #[error("start {kind} hook {path}")]
     Start {
         kind: &'static str,
@@ -62,19 +70,40 @@ impl HookState {
     }
 }
 
+/// What a hook is given where the spec says nothing; the default: what the caller has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) env: Option<&'a [String]>,
+    pub(crate) directory: Option<&'a Path>,
+}
+
 /// Runs hooks in order; the first that fails ends the row.
 ///
 /// # Errors
-/// [`Error`] names the hook, with the end of what it wrote.
+/// [`Error::Hook`], with the end of what it wrote.
 pub(crate) fn run(kind: &'static str, hooks: &[Hook], state: &HookState) -> Result<(), Error> {
+    run_in(Surroundings::default(), kind, hooks, state)
+}
+
+/// [`run`] in given surroundings.
+pub(crate) fn run_in(
+    surroundings: Surroundings<'_>,
+    kind: &'static str,
+    hooks: &[Hook],
+    state: &HookState,
+) -> Result<(), Error> {
     if hooks.is_empty() {
         return Ok(());
     }
     let state = serde_json::to_vec(state).map_err(Error::State)?;
-    hooks.iter().try_for_each(|hook| run_one(kind, hook, &state))
+    for (number, hook) in hooks.iter().enumerate() {
+        let at = |err| Error::Hook { kind, number, err: Box::new(err) };
+        run_one(surroundings, kind, hook, &state).map_err(at)?;
+    }
+    Ok(())
 }
 
-fn run_one(kind: &'static str, hook: &Hook, state: &[u8]) -> Result<(), Error> {
+fn run_one(surroundings: Surroundings<'_>, kind: &'static str, hook: &Hook, state: &[u8]) -> Result<(), Error> {
     let path = hook.path();
     let start = |err| Error::Start { kind, path: path.clone(), err };
     let wait = |err| Error::Wait { kind, path: path.clone(), err };
@@ -82,7 +111,7 @@ fn run_one(kind: &'static str, hook: &Hook, state: &[u8]) -> Result<(), Error> {
     input.write_all(state).and_then(|()| input.rewind()).map_err(start)?;
     let mut output = scratch().map_err(start)?;
     let child = {
-        let mut command = command(hook, path);
+        let mut command = command(surroundings, hook, path);
         command.stdin(input).stdout(output.try_clone().map_err(start)?).stderr(output.try_clone().map_err(start)?);
         children::spawn(&mut command).map_err(start)?
     };
@@ -99,15 +128,20 @@ fn run_one(kind: &'static str, hook: &Hook, state: &[u8]) -> Result<(), Error> {
     }
 }
 
-fn command(hook: &Hook, path: &Path) -> Command {
+fn command(surroundings: Surroundings<'_>, hook: &Hook, path: &Path) -> Command {
     let mut command = Command::new(path);
     if let Some((name, rest)) = hook.args().as_ref().and_then(|args| args.split_first()) {
         command.arg0(name).args(rest);
     }
-    command.env_clear();
-    for variable in hook.env().iter().flatten() {
-        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
-        command.env(name, value);
+    if let Some(env) = hook.env().as_deref().or(surroundings.env) {
+        command.env_clear();
+        for variable in env {
+            let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+            command.env(name, value);
+        }
+    }
+    if let Some(directory) = surroundings.directory {
+        command.current_dir(directory);
     }
     command.stdin(Stdio::null());
     command
@@ -150,10 +184,17 @@ mod tests {
         hook
     }
 
+    fn failure(kind: &'static str, hooks: &[Hook]) -> Error {
+        match run(kind, hooks, &state()) {
+            Err(Error::Hook { err, .. }) => *err,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_hook_reads_the_state_and_its_own_environment_alone() {
         let script = r#"read -r line; echo "$line" >&2; test "$A" = b && test -z "$HOME" && exit 3"#;
-        let Err(Error::Failed { code, output, .. }) = run("prestart", &[hook(script, None)], &state()) else {
+        let Error::Failed { code, output, .. } = failure("prestart", &[hook(script, None)]) else {
             panic!("not a failure")
         };
         assert_eq!(
@@ -163,15 +204,26 @@ mod tests {
     }
 
     #[test]
+    fn a_hook_without_an_environment_has_that_of_its_surroundings() {
+        let mut bare = hook(r#"test "$B" = c && test "$PWD" = / && exit 3"#, None);
+        bare.set_env(None);
+        let surroundings = Surroundings { env: Some(&["B=c".to_owned()]), directory: Some(Path::new("/")) };
+        let text = crate::error::chain(&run_in(surroundings, "x", std::slice::from_ref(&bare), &state()).unwrap_err());
+        assert!(text.starts_with("error running x hook #0: x hook /bin/sh ended with 3"), "{text}");
+    }
+
+    #[test]
     fn a_hook_that_hangs_is_ended() {
-        let result = run("poststop", &[hook("exec sleep 60", Some(1))], &state());
-        assert!(matches!(result, Err(Error::Timeout { seconds: 1, .. })), "{result:?}");
+        let err = failure("poststop", &[hook("exec sleep 60", Some(1))]);
+        assert!(matches!(err, Error::Timeout { seconds: 1, .. }), "{err:?}");
     }
 
     #[test]
     fn the_first_failure_ends_the_row() {
         let mut missing = Hook::default();
         missing.set_path("/does/not/exist".into());
-        assert!(matches!(run("x", &[missing, hook("exit 9", None)], &state()), Err(Error::Start { .. })));
+        assert!(matches!(failure("x", &[missing, hook("exit 9", None)]), Error::Start { .. }));
+        let text = crate::error::chain(&run("x", &[hook(":", None), hook("exit 9", None)], &state()).unwrap_err());
+        assert!(text.starts_with("error running x hook #1: "), "{text}");
     }
 }

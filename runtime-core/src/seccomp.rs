@@ -46,7 +46,8 @@ pub(crate) enum Error {
     Json(#[source] serde_json::Error),
     #[error("seccomp: install the filter")]
     Install(#[source] Errno),
-    #[error("seccomp: {operation} {path}, the listener of notifications")]
+    /// Begins as runc words it.
+    #[error("failed to connect with seccomp agent: {operation} {path}")]
     Listener {
         operation: &'static str,
         path: PathBuf,

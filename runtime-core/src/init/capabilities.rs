@@ -94,7 +94,7 @@ impl Sets {
         let wanted = self.bounding | self.effective | self.permitted | self.inheritable | self.ambient;
         let missing = wanted & !ours;
         if missing != 0 {
-            let names: Vec<_> = (0..64).filter(|bit| missing & 1 << bit != 0).map(|bit| bit.to_string()).collect();
+            let names: Vec<_> = (0..64).filter(|bit| missing & 1 << bit != 0).map(name).collect();
             warnings.push(format!("capabilities {} are not ours to give and are left out", names.join(", ")));
         }
         for set in
@@ -137,8 +137,9 @@ impl Sets {
         rustix::thread::set_keep_capabilities(true)
     }
 
-    /// After the change of user.
-    pub(crate) fn apply(&self) -> Result<(), Errno> {
+    /// After the change of user. An ambient capability that is not inheritable and permitted as well cannot be raised
+    /// (capabilities(7)): that is a warning, as with runc.
+    pub(crate) fn apply(&self, warnings: &mut Vec<String>) -> Result<(), Errno> {
         rustix::thread::set_keep_capabilities(false)?;
         rustix::thread::set_capabilities(
             None,
@@ -150,10 +151,18 @@ impl Sets {
         )?;
         rustix::thread::clear_ambient_capability_set()?;
         for bit in (0..64).filter(|bit| self.ambient & 1 << bit != 0) {
-            rustix::thread::configure_capability_in_ambient_set(one(bit), true)?;
+            match rustix::thread::configure_capability_in_ambient_set(one(bit), true) {
+                Ok(()) => {}
+                Err(err @ Errno::PERM) => warnings.push(format!("can't raise ambient capability {}: {err}", name(bit))),
+                Err(err) => return Err(err),
+            }
         }
         Ok(())
     }
+}
+
+fn name(bit: u32) -> String {
+    NAMES.get(bit as usize).map_or_else(|| bit.to_string(), |name| (*name).to_owned())
 }
 
 fn one(bit: u32) -> CapabilitySet {

@@ -89,15 +89,13 @@ impl Init<'_> {
 
         self.become_user(labels)?;
         let program = at(Step::Executable, self.find_program())?;
-        // Close fds last: a leaked host directory fd defeats the rootfs (CVE-2024-21626).
-        at(Step::Descriptors, crate::sys::fd::cloexec_from(SOCKET_FD))?;
         at(Step::Seccomp, self.notifying_seccomp())?;
         let ready = Reply::Ready { warnings: std::mem::take(&mut self.warnings) };
         at(Step::Ready, self.channel.send_with(&ready, console.as_ref().map(AsFd::as_fd)))?;
         drop(console);
 
         at(Step::Start, self.wait_for_start())?;
-        at(Step::StartContainerHooks, steps::start_container_hooks(environment))?;
+        at(Step::StartContainerHooks, steps::start_container_hooks(environment, &self.orders.process))?;
         at(Step::Descriptors, self.descriptors.keep_preserved())?;
         at(Step::Seccomp, self.late_seccomp())?;
         at(Step::Execve, program.execute())
@@ -113,7 +111,6 @@ impl Init<'_> {
 
         self.become_user(labels)?;
         let program = at(Step::Executable, self.find_program())?;
-        at(Step::Descriptors, crate::sys::fd::cloexec_from(SOCKET_FD))?;
         at(Step::Seccomp, self.notifying_seccomp())?;
         let ready = Reply::Ready { warnings: std::mem::take(&mut self.warnings) };
         at(Step::Ready, self.channel.send_with(&ready, console.as_ref().map(AsFd::as_fd)))?;
@@ -133,6 +130,9 @@ impl Init<'_> {
         at(Step::NoNewPrivileges, self.no_new_privileges())?;
         at(Step::Stdio, user::own_null())?;
         at(Step::Stdio, user::own_stdio(&self.orders.process))?;
+        // A leaked host directory fd defeats the rootfs (CVE-2024-21626). Before any filter, which may not know close_range(2);
+        // what is opened from here on is opened close-on-exec.
+        at(Step::Descriptors, crate::sys::fd::cloexec_from(SOCKET_FD))?;
         // Without no_new_privs the filter needs CAP_SYS_ADMIN, so it comes before the capabilities go.
         at(Step::Seccomp, self.early_seccomp())?;
         at(Step::Capabilities, self.limit_bounding())?;

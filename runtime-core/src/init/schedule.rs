@@ -90,9 +90,14 @@ impl Error {
 
 /// With the runtime's rights, and before a seccomp filter that allows none of these calls.
 pub(super) fn apply(schedule: &Schedule) -> Result<(), Error> {
-    if let Some(cpus) = &schedule.cpus {
-        let set = cpu_set(cpus).ok_or_else(|| Error::Cpus(cpus.clone()))?;
-        rustix::thread::sched_setaffinity(None, &set).map_err(|err| Error::Affinity { cpus: cpus.clone(), err })?;
+    match &schedule.cpus {
+        Some(cpus) => {
+            let set = cpu_set(cpus).ok_or_else(|| Error::Cpus(cpus.clone()))?;
+            rustix::thread::sched_setaffinity(None, &set).map_err(|err| Error::Affinity { cpus: cpus.clone(), err })?;
+        }
+        // The caller's must not stay: the container has all CPUs of its cpuset, which the kernel cuts this down to. One that
+        // may not even do that keeps what it has.
+        None => drop(rustix::thread::sched_setaffinity(None, &every_cpu())),
     }
     if let Some(scheduler) = &schedule.scheduler {
         let failed = |err| Error::Scheduler { policy: *scheduler.policy(), err };
@@ -111,6 +116,12 @@ pub(super) fn apply(schedule: &Schedule) -> Result<(), Error> {
         apply_memory_policy(policy)?;
     }
     Ok(())
+}
+
+fn every_cpu() -> CpuSet {
+    let mut set = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| set.set(cpu));
+    set
 }
 
 fn apply_memory_policy(policy: &LinuxMemoryPolicy) -> Result<(), Error> {

@@ -11,10 +11,11 @@ use super::capabilities::Sets;
 use super::channel::{self, Channel};
 use super::descriptors::Descriptors;
 use super::executable::{self, Program};
-use super::message::{Environment, Go, Received, Reply, Source};
+use super::message::{Environment, Go, Process, Received, Reply, Source};
 use super::{console, rlimits, user};
+use crate::hooks::{self, Surroundings};
 use crate::rootfs::{self, Console, Plan};
-use crate::{hooks, seccomp};
+use crate::seccomp;
 
 type Given = Environment<Plan, Hook>;
 
@@ -218,8 +219,8 @@ impl<'a> Init<'a> {
         sets.limit_bounding()
     }
 
-    pub(super) fn capabilities(&self) -> Result<(), Errno> {
-        self.capability_sets.apply()
+    pub(super) fn capabilities(&mut self) -> Result<(), Errno> {
+        self.capability_sets.apply(&mut self.warnings)
     }
 
     /// With the runtime's rights first: the directory may be closed to the user, and to root over NFS.
@@ -256,12 +257,7 @@ impl<'a> Init<'a> {
 
     pub(super) fn find_program(&self) -> Result<Program, executable::Error> {
         let process = &self.orders.process;
-        if process.env.iter().any(|variable| variable.starts_with("HOME=")) {
-            return Program::find(&process.args, &process.env);
-        }
-        let mut env = process.env.clone();
-        env.push(format!("HOME={}", user::home(process.uid)));
-        Program::find(&process.args, &env)
+        Program::find(&process.args, &user::environment(&process.env, process.uid))
     }
 }
 
@@ -287,12 +283,20 @@ pub(super) fn domainname(environment: &Given) -> Result<(), Errno> {
 
 pub(super) fn create_container_hooks(environment: &Given) -> Result<(), hooks::Error> {
     let state = environment.hook_state.at("creating", Some(own_pid()));
-    hooks::run("createContainer", &environment.create_container, &state)
+    // In the root filesystem to be, as with runc: hooks change it by relative paths.
+    let surroundings = Surroundings { directory: Some(environment.rootfs.root()), ..Surroundings::default() };
+    hooks::run_in(surroundings, "createContainer", &environment.create_container, &state)
 }
 
-pub(super) fn start_container_hooks(environment: &Given) -> Result<(), hooks::Error> {
+/// With the process's own environment, as with runc.
+pub(super) fn start_container_hooks(environment: &Given, process: &Process) -> Result<(), hooks::Error> {
+    if environment.start_container.is_empty() {
+        return Ok(());
+    }
     let state = environment.hook_state.at("created", Some(own_pid()));
-    hooks::run("startContainer", &environment.start_container, &state)
+    let env = user::environment(&process.env, process.uid);
+    let surroundings = Surroundings { env: Some(&env), ..Surroundings::default() };
+    hooks::run_in(surroundings, "startContainer", &environment.start_container, &state)
 }
 
 fn own_pid() -> i32 {

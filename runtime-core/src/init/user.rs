@@ -1,5 +1,6 @@
 //! The user of the process (credentials(7)) and what belongs to that user.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
@@ -70,8 +71,21 @@ fn is_null(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == null)
 }
 
+/// Each variable once, with the last of its values, and HOME set: what is given as "" is taken for not given, as with runc.
+pub(super) fn environment(given: &[String], uid: u32) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let name = |variable: &'_ str| variable.split('=').next().unwrap_or_default().to_owned();
+    let mut env: Vec<_> = given.iter().rev().filter(|variable| seen.insert(name(variable))).cloned().collect();
+    env.reverse();
+    env.retain(|variable| variable != "HOME=");
+    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+        env.push(format!("HOME={}", home(uid)));
+    }
+    env
+}
+
 /// The home directory that the container's /etc/passwd gives the user, or `/`.
-pub(super) fn home(uid: u32) -> String {
+fn home(uid: u32) -> String {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     home_in(&passwd, uid).unwrap_or("/").to_owned()
 }
@@ -87,6 +101,18 @@ fn home_in(passwd: &str, uid: u32) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_variable_is_there_once() {
+        let environment = |given: &[&str]| {
+            let given: Vec<_> = given.iter().map(|variable| (*variable).to_owned()).collect();
+            // Nobody has this id.
+            super::environment(&given, u32::MAX)
+        };
+        assert_eq!(environment(&["A=1", "HOME=/h", "B=", "A=2"]), ["HOME=/h", "B=", "A=2"]);
+        assert_eq!(environment(&["HOME=", "A=1"]), ["A=1", "HOME=/"]);
+        assert_eq!(environment(&["HOME=/x", "HOME="]), ["HOME=/"]);
+    }
+
     #[test]
     fn home_is_the_sixth_field_of_the_users_line() {
         let passwd =

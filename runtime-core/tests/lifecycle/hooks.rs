@@ -13,6 +13,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("each_hook_is_told_the_state", each_hook_is_told_the_state),
     ("each_hook_runs_in_its_namespaces", each_hook_runs_in_its_namespaces),
     ("a_hook_has_its_arguments_and_environment_alone", a_hook_has_its_arguments_and_environment_alone),
+    ("a_hook_without_an_environment_has_its_surroundings", a_hook_without_an_environment_has_its_surroundings),
     ("a_hook_that_hangs_ends_the_create", a_hook_that_hangs_ends_the_create),
     ("a_failed_hook_leaves_nothing", a_failed_hook_leaves_nothing),
     ("a_failed_start_container_hook_stops_the_container", a_failed_start_container_hook_stops_the_container),
@@ -144,6 +145,16 @@ fn a_hook_has_its_arguments_and_environment_alone() {
         text.lines().filter(|line| !["PWD=", "SHLVL=", "_="].iter().any(|own| line.starts_with(own))).collect();
     lines.sort_unstable();
     assert_eq!(lines, ["EMPTY=", "ONLY=this", "zero one 1"]);
+}
+
+/// The process's own for a startContainer hook; a createContainer hook begins in the root to be.
+fn a_hook_without_an_environment_has_its_surroundings() {
+    let mut bundle = Bundle::new("cat /tmp/made");
+    bundle.spec["process"]["env"] = json!(["PATH=/bin", "MODE=blue"]);
+    let make = json!({"path": "/bin/sh", "args": ["sh", "-c", "echo made > ./tmp/made"]});
+    let tell = json!({"path": "/bin/sh", "args": ["sh", "-c", "echo $MODE $HOME >> /tmp/made"]});
+    bundle.spec["hooks"] = json!({"createContainer": [make], "startContainer": [tell]});
+    assert_eq!(bundle.run(), (0, "made\nblue /root".to_owned()));
 }
 
 fn a_hook_that_hangs_ends_the_create() {

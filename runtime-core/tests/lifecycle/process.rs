@@ -11,7 +11,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("user_groups_umask_and_home", user_groups_umask_and_home),
     ("capabilities_are_the_specs", capabilities_are_the_specs),
     ("ambient_capabilities_reach_another_user", ambient_capabilities_reach_another_user),
+    ("an_ambient_capability_that_cannot_be_is_left_out", an_ambient_capability_that_cannot_be_is_left_out),
     ("rlimits_are_set_or_named", rlimits_are_set_or_named),
+    ("the_callers_cpus_do_not_bind_the_container", the_callers_cpus_do_not_bind_the_container),
     ("scheduling_and_personality_are_the_specs", scheduling_and_personality_are_the_specs),
     ("the_memory_policy_is_the_specs", the_memory_policy_is_the_specs),
     ("the_working_directory_is_made", the_working_directory_is_made),
@@ -61,6 +63,27 @@ fn ambient_capabilities_reach_another_user() {
         json!({"bounding": kill, "permitted": kill, "effective": kill, "inheritable": kill, "ambient": kill});
     bundle.spec["process"]["user"] = json!({"uid": 33, "gid": 33});
     assert_eq!(bundle.run(), (0, "CapEff:\t0000000000000020".to_owned()));
+}
+
+fn an_ambient_capability_that_cannot_be_is_left_out() {
+    let mut bundle = Bundle::new("grep -E 'CapAmb' /proc/self/status");
+    let (kill, both) = (json!(["CAP_KILL"]), json!(["CAP_KILL", "CAP_CHOWN"]));
+    bundle.spec["process"]["capabilities"] =
+        json!({"bounding": both, "permitted": both, "effective": both, "inheritable": kill, "ambient": both});
+    assert_eq!(bundle.run(), (0, "CapAmb:\t0000000000000020".to_owned()));
+}
+
+fn the_callers_cpus_do_not_bind_the_container() {
+    let bundle = Bundle::new("grep Cpus_allowed_list /proc/self/status");
+    let all = bundle.run();
+    let ours = rustix::thread::sched_getaffinity(None).unwrap();
+    let first = (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| ours.is_set(*cpu)).unwrap();
+    let mut one = rustix::thread::CpuSet::new();
+    one.set(first);
+    rustix::thread::sched_setaffinity(None, &one).unwrap();
+    let bound = bundle.run();
+    rustix::thread::sched_setaffinity(None, &ours).unwrap();
+    assert_eq!(bound, all);
 }
 
 fn rlimits_are_set_or_named() {

@@ -16,6 +16,7 @@ use crate::bundle::{Bundle, chain, exec};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("every_action_does_what_it_says", every_action_does_what_it_says),
+    ("a_filter_need_not_know_what_the_runtime_calls", a_filter_need_not_know_what_the_runtime_calls),
     ("an_agent_answers_for_the_process", an_agent_answers_for_the_process),
     ("an_agent_answers_for_an_exec", an_agent_answers_for_an_exec),
     ("an_agent_may_hold_what_the_runtime_calls", an_agent_may_hold_what_the_runtime_calls),
@@ -105,6 +106,17 @@ fn notified(bundle: &mut Bundle, agent: &Agent, calls: &[&str]) {
         "flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
         "syscalls": [{"names": calls, "action": "SCMP_ACT_NOTIFY"}],
     });
+}
+
+/// Without no_new_privs it is in force long before the program is. Profiles that are older than these calls refuse them.
+fn a_filter_need_not_know_what_the_runtime_calls() {
+    for no_new_privileges in [true, false] {
+        let mut bundle = Bundle::new("echo ran");
+        bundle.spec["process"]["noNewPrivileges"] = no_new_privileges.into();
+        let rule = json!({"names": ["close_range", "faccessat2", "openat2", "clone3"], "action": "SCMP_ACT_ERRNO"});
+        bundle.spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+        assert_eq!(bundle.run(), (0, "ran".to_owned()), "no_new_privs {no_new_privileges}");
+    }
 }
 
 fn every_action_does_what_it_says() {
