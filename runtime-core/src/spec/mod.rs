@@ -65,9 +65,16 @@ impl Error {
 /// # Errors
 /// [`Error::Read`] or [`Error::Parse`] with the file's path.
 pub fn load(bundle: &Path) -> Result<Spec> {
-    let path = bundle.join("config.json");
-    let json = std::fs::read(&path).map_err(|err| Error::Read { path: path.clone(), err })?;
-    Ok(parse(&json).map_err(|err| Error::Parse { path, err })?)
+    load_file(&bundle.join("config.json"))
+}
+
+/// [`load`], of a file of any name.
+///
+/// # Errors
+/// As those of [`load`].
+pub fn load_file(path: &Path) -> Result<Spec> {
+    let json = std::fs::read(path).map_err(|err| Error::Read { path: path.to_owned(), err })?;
+    Ok(parse(&json).map_err(|err| Error::Parse { path: path.to_owned(), err })?)
 }
 
 /// Parses the `process` of an exec, leniently as [`load`] does.
@@ -79,8 +86,7 @@ pub fn parse_process(json: &[u8]) -> std::result::Result<Process, serde_json::Er
         Ok(process) => Ok(process),
         Err(first) => {
             let mut value: Value = serde_json::from_slice(json)?;
-            let dropped = drop_unknown_capabilities(value.pointer_mut("/capabilities"));
-            if dropped { serde_json::from_value(value) } else { Err(first) }
+            if mend_process(&mut value) { serde_json::from_value(value) } else { Err(first) }
         }
     }
 }
@@ -91,9 +97,20 @@ fn parse(json: &[u8]) -> std::result::Result<Spec, serde_json::Error> {
         // The usual spec is parsed once; only one that fails is looked through for names that oci-spec does not know.
         Err(first) => {
             let mut value: Value = serde_json::from_slice(json)?;
-            let dropped = drop_unknown_capabilities(value.pointer_mut("/process/capabilities"));
-            if dropped { serde_json::from_value(value) } else { Err(first) }
+            if value.get_mut("process").is_some_and(mend_process) { serde_json::from_value(value) } else { Err(first) }
         }
+    }
+}
+
+/// Whether there was anything to mend: unknown capabilities, or no user, who is root then as with runc.
+fn mend_process(process: &mut Value) -> bool {
+    let dropped = drop_unknown_capabilities(process.pointer_mut("/capabilities"));
+    match process {
+        Value::Object(fields) if !fields.contains_key("user") => {
+            fields.insert("user".to_owned(), serde_json::json!({"uid": 0, "gid": 0}));
+            true
+        }
+        _ => dropped,
     }
 }
 
@@ -130,13 +147,21 @@ mod tests {
     }
 
     #[test]
+    fn without_a_user_it_is_root() {
+        let process = parse_process(br#"{"cwd":"/","args":["true"]}"#).unwrap();
+        assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
+        let spec = parse(br#"{"ociVersion":"1.2.0","process":{"cwd":"/"}}"#).unwrap();
+        assert_eq!(spec.process().as_ref().unwrap().user().uid(), 0);
+    }
+
+    #[test]
     fn unknown_fields_are_ignored() {
         parse(br#"{"ociVersion":"1.9.0","future":1,"process":{"user":{},"cwd":"/","new":[]}}"#).unwrap();
     }
 
     #[test]
     fn what_is_wrong_elsewhere_is_an_error_with_its_line() {
-        let err = parse(br#"{"ociVersion":"1.2.0","process":{"cwd":7}}"#).unwrap_err();
+        let err = parse(br#"{"ociVersion":"1.2.0","process":{"user":{},"cwd":7}}"#).unwrap_err();
         assert!(err.to_string().contains("line 1"), "{err}");
     }
 
