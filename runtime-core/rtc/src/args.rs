@@ -52,6 +52,10 @@ pub(crate) struct Global {
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
 
+    /// crun's name for how the cgroups are made
+    #[arg(long, hide = true, value_parser = ["cgroupfs"])]
+    pub(crate) cgroup_manager: Option<String>,
+
     /// "true", "false" or "auto", as runc takes it; a cgroup that may not be written to is an error whatever it says
     #[arg(long, value_name = "BOOL", default_value = "auto")]
     pub(crate) rootless: String,

@@ -17,11 +17,12 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    /// Enters the bundle's directory, where hooks and relative paths of sockets expect to be, and reads its spec.
+    /// Enters the bundle's directory, where hooks and relative paths of sockets expect to be, and reads its spec, or the one
+    /// in `config`.
     ///
     /// # Errors
     /// There is none, or its process is none.
-    pub(crate) fn load(path: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn load(path: Option<&Path>, config: Option<&Path>) -> Result<Self, Error> {
         if let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) {
             std::env::set_current_dir(path).map_err(|err| Error::File {
                 operation: "chdir",
@@ -30,7 +31,10 @@ impl Bundle {
             })?;
         }
         let path = std::env::current_dir().map_err(Error::CurrentDirectory)?;
-        let spec = load_spec(&path)?;
+        let spec = match config {
+            Some(config) => runtime_core::spec::load_file(config)?,
+            None => load_spec(&path)?,
+        };
         check(spec.process().as_ref())?;
         Ok(Self { path, spec })
     }

@@ -28,7 +28,7 @@ impl Create {
 
     fn create(self, context: &Context) -> Result<ExitCode, Error> {
         let new = self.new.absolute()?;
-        let bundle = Bundle::load(new.bundle.as_deref())?;
+        let bundle = Bundle::load(new.bundle.as_deref(), new.config.as_deref())?;
         let mut launch = Launch::detached(&self.console, bundle.terminal())?;
         let mut options = new.options(context, bundle, launch.stdio()?)?;
         options.start_by = StartBy::Anyone;

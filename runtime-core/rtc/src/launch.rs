@@ -37,6 +37,10 @@ pub(crate) struct New {
     #[arg(short, long, value_name = "DIR")]
     pub(crate) bundle: Option<PathBuf>,
 
+    /// Read the spec from FILE, below the bundle, in place of its config.json
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
     /// Write the process's id to FILE
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,

@@ -92,7 +92,7 @@ impl Restore {
         let image_dir = absolute(self.image_path.as_deref().unwrap_or(Path::new("checkpoint")))?;
         let work_dir = self.work_path.as_deref().map(absolute).transpose()?;
         let new = self.new.absolute()?;
-        let bundle = Bundle::load(new.bundle.as_deref())?;
+        let bundle = Bundle::load(new.bundle.as_deref(), new.config.as_deref())?;
         let mut launch = match self.detach {
             true => Launch::detached(&self.console, bundle.terminal())?,
             false => Launch::foreground(&self.console, bundle.terminal(), !self.no_subreaper)?,

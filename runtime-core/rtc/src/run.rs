@@ -41,7 +41,7 @@ impl Run {
 
     fn execute(self, context: &Context) -> Result<ExitCode, Error> {
         let new = self.new.absolute()?;
-        let bundle = Bundle::load(new.bundle.as_deref())?;
+        let bundle = Bundle::load(new.bundle.as_deref(), new.config.as_deref())?;
         let mut launch = match self.detach {
             true => Launch::detached(&self.console, bundle.terminal())?,
             false => Launch::foreground(&self.console, bundle.terminal(), !self.no_subreaper)?,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args as _, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, Args as _, CommandFactory, FromArgMatches};
 
 use crate::args::{Args, Command, Global};
 use crate::error::Error;
@@ -59,10 +59,20 @@ pub(crate) fn refuse(err: &clap::Error) -> ExitCode {
 
 /// The definitions, with each command under the name that a person types.
 fn command_line() -> clap::Command {
-    Args::command().mut_subcommands(|command| {
+    Args::command().mut_args(last_counts).mut_subcommands(|command| {
         let name = format!("rtc {}", command.get_name());
-        command.display_name(name).help_template(crate::args::help_template!())
+        command.display_name(name).help_template(crate::args::help_template!()).mut_args(last_counts)
     })
+}
+
+/// An option may be given again, as to runc; Podman does so.
+fn last_counts(arg: Arg) -> Arg {
+    let once = matches!(arg.get_action(), ArgAction::Set | ArgAction::SetTrue);
+    if !once || arg.is_positional() {
+        return arg;
+    }
+    let id = arg.get_id().clone();
+    arg.overrides_with(id)
 }
 
 /// What comes before the command, and its name: this much can be understood where the rest cannot.
@@ -183,6 +193,20 @@ mod tests {
         assert_eq!(args.global.root.unwrap().to_str(), Some("list"));
         assert!(matches!(args.command, Some(Command::Kill(_))));
         assert!(parse(&words("rtc -v")).unwrap().global.version);
+    }
+
+    #[test]
+    fn an_option_may_be_given_again_and_the_last_counts() {
+        for line in
+            ["rtc --debug --debug list", "rtc checkpoint --leave-running --leave-running web", "rtc delete -f -f web"]
+        {
+            assert!(parse(&words(line)).is_ok(), "{line}");
+        }
+        let args = parse(&words("rtc --log /a --log /b list")).unwrap();
+        assert_eq!(args.global.log.unwrap().to_str(), Some("/b"));
+        let args = parse(&words("rtc exec -e A=1 -e B=2 web true")).unwrap();
+        let text = format!("{:?}", args.command);
+        assert!(text.contains(r#"["A=1", "B=2"]"#), "{text}");
     }
 
     #[test]
