@@ -50,6 +50,15 @@ impl Hierarchy {
         format!("{}={directory}", self.option)
     }
 
+    /// Gives the root's children, of which a node is one, the controllers that it has. Those that it cannot give (a
+    /// process in a root that is none, as in a container) are what nodes do without.
+    fn enable_controllers(&self) {
+        let all = fs::read_to_string(self.mount_point.join("cgroup.controllers")).unwrap_or_default();
+        for controller in all.split_whitespace() {
+            fs::write(self.mount_point.join("cgroup.subtree_control"), format!("+{controller}")).ok();
+        }
+    }
+
     pub(super) fn mounted() -> Result<Vec<Self>> {
         let path = "/proc/self/mountinfo";
         let table = fs::read_to_string(path).map_err(Error::path("read", path))?;
@@ -103,6 +112,9 @@ impl NodeCgroups {
         for hierarchy in &self.hierarchies {
             let path = hierarchy.mount_point.join(&self.name);
             fs::create_dir(&path).map_err(Error::path("create cgroup", &path))?;
+            if hierarchy.is_v2() {
+                hierarchy.enable_controllers();
+            }
             if hierarchy.option.split(',').any(|o| o == "cpuset") {
                 // A v1 cpuset starts empty, and nothing can run in it then.
                 for file in ["cpuset.cpus", "cpuset.mems"] {

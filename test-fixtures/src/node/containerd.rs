@@ -26,9 +26,9 @@ impl Node {
     /// Starts containerd and waits until it listens.
     ///
     /// # Errors
-    /// `Containerd`, with its log, when it does not within ten seconds.
+    /// `Containerd`, with its log, when it does not within a minute, which only an emulated machine takes.
     pub fn start_containerd(&self) -> Result<()> {
-        let after = Duration::from_secs(10);
+        let after = Duration::from_secs(60);
         let path = self.directory.join(LOG);
         let open = || OpenOptions::new().create(true).append(true).open(&path).map_err(Error::path("open", &path));
         let mut command = self.command(["containerd"], false);

@@ -57,7 +57,8 @@ echo "$NAME" >etc/hostname
 printf '127.0.0.1 localhost %s\n::1 localhost\n' "$NAME" >etc/hosts
 
 mkdir .host
-pivot_root . .host
+# The tree's: not every Debian host has one.
+usr/bin/busybox pivot_root . .host
 cd /
 umount -l .host
 rmdir .host

@@ -39,9 +39,9 @@ impl Node {
     /// Waits until nothing is in the node that was not there `before`.
     ///
     /// # Errors
-    /// `Leaks`, naming what is left after five seconds.
+    /// `Leaks`, naming what is left after fifteen seconds.
     pub fn check_leaks(&self, before: &Snapshot) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(15);
         loop {
             let left = self.snapshot().since(before);
             if left.is_empty() {

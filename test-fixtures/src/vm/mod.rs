@@ -15,6 +15,7 @@
 //! | `disk` | the root disk and the one of the test |
 //! | `exec` | [`Vm::exec`], [`Vm::run`], [`Vm::spawn`] |
 //! | `files` | [`Vm::write`], [`Vm::copy_in`] |
+//! | `tests` | [`run_tests`]: a test binary's own tests, in a machine as on a host |
 //! | [`frame`] | what the host and the agent (`src/bin/vm-agent`) say to one another |
 
 mod disk;
@@ -22,6 +23,7 @@ mod emulator;
 mod exec;
 mod files;
 pub mod frame;
+mod tests;
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -35,6 +37,7 @@ use std::time::{Duration, Instant};
 use self::emulator::Emulator;
 use self::exec::Link;
 pub use self::exec::{DEADLINE, VmRunning, VmStdin};
+pub use self::tests::run_tests;
 use crate::{Error, Result, Tree, artifact, owner, say};
 
 /// Where the second disk is mounted in a machine; rtc's binaries are in its `bin`.

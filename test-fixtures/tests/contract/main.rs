@@ -16,6 +16,7 @@ mod events;
 mod exec;
 mod given_up;
 mod host;
+mod kernel;
 mod killed;
 mod limits;
 mod many;
@@ -47,6 +48,15 @@ macro_rules! lane {
             #[test]
             fn limits() {
                 host::check(LANE, limits::CHECKS);
+            }
+
+            #[test]
+            fn whole_kernel() {
+                if LANE.cgroups == Cgroups::Hybrid {
+                    eprintln!("skipped: these are of cgroup2");
+                    return;
+                }
+                host::check(LANE, kernel::CHECKS);
             }
 
             #[test]
@@ -173,5 +183,36 @@ mod rtc_1_6_hybrid {
     fn what_is_plain() {
         eprintln!("skipped: checkpoints, as Debian 12's CRIU 3.17 does not start on kernels of 2025 and later");
         host::check(LANE, &[plain::CHECKS, super::exec::CHECKS, super::stop::CHECKS, killed::CHECKS].concat());
+    }
+}
+
+/// The lanes of cgroup2 once more, in a virtual machine: with controllers, with all capabilities, on a kernel that tracks
+/// dirty memory. What is of nothing of that is left out, for everything takes long there.
+mod vm {
+    use std::time::Duration;
+
+    use test_fixtures::{Tree, VmConfig, vm};
+
+    /// Of the groups of a lane, those for which the host's kernel matters.
+    #[track_caller]
+    fn run(lane: &str, groups: &[&str]) {
+        if let Some(why) = vm::skip_reason() {
+            eprintln!("skipped: {why}");
+            return;
+        }
+        let tests: Vec<String> = groups.iter().map(|group| format!("{lane}::{group}")).collect();
+        let arguments: Vec<&str> = tests.iter().map(String::as_str).collect();
+        let config = VmConfig { tree: Tree::Forky, ..VmConfig::default() };
+        vm::run_tests(&config, &arguments, Duration::from_secs(580)).unwrap();
+    }
+
+    #[test]
+    fn runc_2_1() {
+        run("runc_2_1_v2", &["limits", "whole_kernel"]);
+    }
+
+    #[test]
+    fn rtc_2_1() {
+        run("rtc_2_1_v2", &["limits", "whole_kernel", "checkpoint_and_restore"]);
     }
 }
