@@ -215,4 +215,9 @@ mod vm {
     fn rtc_2_1() {
         run("rtc_2_1_v2", &["limits", "whole_kernel", "checkpoint_and_restore"]);
     }
+
+    #[test]
+    fn rtc_2_1_pods() {
+        run("rtc_2_1_v2", &["pod"]);
+    }
 }
