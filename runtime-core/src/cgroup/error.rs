@@ -130,11 +130,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the cgroup was there before and is to stay as it is.
-    pub(crate) fn is_of_others(&self) -> bool {
-        matches!(self, Self::InUse { .. } | Self::Frozen { .. })
-    }
-
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::NotMounted { .. }

@@ -104,7 +104,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`Error::InUse`] if the cgroup exists and has processes, [`Error::Frozen`] if it or one above it is frozen: a process
-    /// that joined it would never run. Both are then somebody else's, see [`Error::is_of_others`].
+    /// that joined it would never run. Both are then somebody else's.
     pub fn create(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {
         let mut made = Made::default();
         match self.make(&mut made).and_then(|()| self.apply(resources)) {

@@ -1,6 +1,8 @@
 //! `create`: from a spec to an init that waits for the start.
 
+use std::ops::Deref;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::{Hook, Process as ProcessSpec, Spec};
@@ -35,13 +37,11 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
 
     let directory = Directory::new(&options.root, id);
     directory.make()?;
+    let cgroup = NewCgroup::new(id, &cgroup);
     let parts = Parts { namespaces: &namespaces, cgroup: &cgroup, class: class.as_ref(), directory: &directory };
     build(options, process, &parts).map_err(|err| {
         // The init, if there was one, is gone: it is ended where its owner is dropped.
-        let cgroup = match &err {
-            Error::Cgroup { err, .. } if err.is_of_others() => Ok(()),
-            _ => cgroup.remove(ROLL_BACK).map_err(|err| Error::Cgroup { id: id.clone(), err }),
-        };
+        let cgroup = cgroup.undo(|cgroup| cgroup.remove(ROLL_BACK));
         let class = class.as_ref().map_or(Ok(()), Class::remove).map_err(resctrl(id));
         let removed = cgroup.and(class).and(directory.remove());
         // A container that could not be made is destroyed as any other (OCI runtime, "Lifecycle", steps 12 and 13).
@@ -56,9 +56,46 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
 /// What of a container is outside of its init.
 struct Parts<'a> {
     namespaces: &'a Namespaces,
-    cgroup: &'a Cgroup,
+    cgroup: &'a NewCgroup<'a>,
     class: Option<&'a Class>,
     directory: &'a Directory,
+}
+
+/// The cgroup of a container in the making. Until it has been made, what is at its path is somebody else's.
+#[derive(Debug)]
+pub(super) struct NewCgroup<'a> {
+    id: &'a ContainerId,
+    cgroup: &'a Cgroup,
+    made: AtomicBool,
+}
+
+impl<'a> NewCgroup<'a> {
+    pub(super) fn new(id: &'a ContainerId, cgroup: &'a Cgroup) -> Self {
+        Self { id, cgroup, made: AtomicBool::new(false) }
+    }
+
+    /// Leaves nothing behind when it fails.
+    pub(super) fn create(&self, spec: &Spec) -> Result<()> {
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        self.cgroup.create(resources).map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
+        self.made.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn undo(&self, undo: impl FnOnce(&Cgroup) -> Result<(), crate::cgroup::Error>) -> Result<()> {
+        if !self.made.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        undo(self.cgroup).map_err(|err| Error::Cgroup { id: self.id.clone(), err })
+    }
+}
+
+impl Deref for NewCgroup<'_> {
+    type Target = Cgroup;
+
+    fn deref(&self) -> &Cgroup {
+        self.cgroup
+    }
 }
 
 fn resctrl(id: &ContainerId) -> impl Fn(crate::resctrl::Error) -> Error {
@@ -101,9 +138,7 @@ fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>)
     // Before there is anything to find: after a crash, delete needs to know the cgroup.
     directory.write(&state)?;
     fault::after(id, Point::State)?;
-    cgroup
-        .create(linux.and_then(|linux| linux.resources().as_ref()))
-        .map_err(|err| Error::Cgroup { id: id.clone(), err })?;
+    cgroup.create(spec)?;
     fault::after(id, Point::Cgroup)?;
     if let Some(uid) = cgroup_owner(spec, namespaces, process.uid) {
         cgroup.own(uid).map_err(|err| Error::Cgroup { id: id.clone(), err })?;

@@ -28,7 +28,7 @@ use super::checkpoint::network::{self, is_in_images};
 use super::checkpoint::swrk::{InCgroups, Plain, with_root};
 use super::checkpoint::work::{Work, open_dir};
 use super::checkpoint::{self, CheckpointError, CriuOptions, RestoreOptions, mounts, namespaces, stdio};
-use super::create::{ROLL_BACK, hooks_of, new_state};
+use super::create::{NewCgroup, ROLL_BACK, hooks_of, new_state};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State};
 use super::{Container, Started, Stdio, launch};
@@ -68,11 +68,11 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
 
     let directory = Directory::new(&create.root, id);
     directory.make()?;
+    let cgroup = NewCgroup::new(id, &cgroup);
     let restore = Restore { options, id, images, manifest, stdio, criu, cgroup: &cgroup, plan, directory: &directory };
     restore.run(state).map_err(|err| {
-        let cgroup = cgroup.kill(ROLL_BACK).and_then(|()| cgroup.remove(ROLL_BACK));
-        let cgroup = cgroup.map_err(|err| Error::Cgroup { id: id.clone(), err });
-        match cgroup.and(directory.remove()) {
+        let undone = cgroup.undo(|cgroup| cgroup.kill(ROLL_BACK).and_then(|()| cgroup.remove(ROLL_BACK)));
+        match undone.and(directory.remove()) {
             Ok(()) => err,
             Err(roll_back) => Error::RollBack { err: Box::new(err), roll_back: Box::new(roll_back) },
         }
@@ -102,7 +102,7 @@ struct Restore<'a> {
     manifest: Option<Manifest>,
     stdio: Stdio,
     criu: Criu,
-    cgroup: &'a Cgroup,
+    cgroup: &'a NewCgroup<'a>,
     plan: Plan,
     directory: &'a Directory,
 }
@@ -126,8 +126,7 @@ impl Restore<'_> {
         // Before there is anything to find: after a crash, delete needs to know the cgroup.
         self.directory.write(&state)?;
         self.plan.make_mount_points().map_err(|err| Error::Rootfs { id: self.id.clone(), err: RootfsError(err) })?;
-        let resources = create.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        self.cgroup.create(resources).map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
+        self.cgroup.create(&create.spec)?;
 
         let [prestart, create_runtime, ..] = hooks_of(&create.spec);
         let mut arriving = Arriving {

@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("without criu nothing is touched", no_criu),
     ("damaged images are refused", damaged),
     ("a restore that cannot be is undone", undone),
+    ("a restore into a cgroup in use leaves its processes alone", cgroup_in_use),
 ];
 
 fn cut_off() {
@@ -154,5 +155,24 @@ fn undone() {
     let Err(err) = bundle.try_restore("second", &images) else { panic!("restored twice") };
     assert_eq!(err.kind(), ErrorKind::AlreadyExists);
     counter.container.kill(Signal::TERM, false).unwrap();
+    counter.kill();
+}
+
+fn cgroup_in_use() {
+    let mut bundle = Bundle::new(COUNT);
+    bundle.spec["linux"]["cgroupsPath"] = json!("/in-use");
+    let mut counter = bundle.start();
+    assert_eq!(counter.next(), 0);
+    let images = bundle.images("one");
+    counter.snapshot(images.clone());
+    let refused = bundle.refused(&images);
+    assert!(refused.contains("/in-use") && refused.contains("is not empty"), "{refused}");
+    // It fails before the cgroup is looked at.
+    bundle.spec["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/etc/nowhere", "type": "bind", "source": "/does/not/exist", "options": ["bind"]
+    }));
+    bundle.refused(&images);
+    assert_eq!(counter.container.status().unwrap(), Status::Running);
+    counter.goes_on_after(0);
     counter.kill();
 }
