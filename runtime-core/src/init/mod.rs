@@ -36,6 +36,8 @@ pub const ARGV0: &str = "rtc-init";
 pub fn main() -> ! {
     let Some(socket) = crate::sys::fd::inherited(SOCKET_FD) else { std::process::exit(1) };
     crate::sys::process::reset_signals();
+    // A container that waits to be started ends of SIGTERM, as its program would before it has a handler.
+    crate::sys::process::end_on_signals();
     let mut channel = Channel::new(socket);
     let failure = match run(&mut channel) {
         Ok(never) => match never {},

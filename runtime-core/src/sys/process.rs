@@ -89,6 +89,20 @@ pub(crate) fn share_memory(one: i32, other: i32) -> Result<bool, Errno> {
     if result < 0 { Err(errno()) } else { Ok(result == 0) }
 }
 
+/// From here to exec, ends this process with 128 and the number of a signal that asks it to end. The first process of a pid
+/// namespace would not see one otherwise: the kernel keeps from it what it has no handler for (pid_namespaces(7)).
+pub(crate) fn end_on_signals() {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: async-signal-safe (signal-safety(7)), and takes a number alone.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    let handler = end as extern "C" fn(libc::c_int);
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: a handler of the right type that makes one async-signal-safe call; these signals can be handled.
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+}
+
 /// Default dispositions for all signals, and none blocked: exec keeps ignored signals ignored, and Rust ignores SIGPIPE.
 /// Makes system calls alone, so that it may be called between clone3 and exec.
 pub(crate) fn reset_signals() {

@@ -10,6 +10,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a_container_runs_and_its_exit_code_comes_back", a_container_runs_and_its_exit_code_comes_back),
     ("nothing_runs_before_the_start", nothing_runs_before_the_start),
     ("a_created_container_is_deleted", a_created_container_is_deleted),
+    ("a_created_container_ends_of_a_signal", a_created_container_ends_of_a_signal),
+    ("a_program_that_handles_no_signal_is_pid_1", a_program_that_handles_no_signal_is_pid_1),
     ("an_id_is_taken_until_it_is_deleted", an_id_is_taken_until_it_is_deleted),
     ("a_running_container_is_deleted_by_force_alone", a_running_container_is_deleted_by_force_alone),
     ("pause_and_resume", pause_and_resume),
@@ -54,6 +56,25 @@ fn a_created_container_is_deleted() {
     assert_eq!(running.finish().0, 137);
     assert_eq!(container.start().unwrap_err().kind(), ErrorKind::FailedPrecondition);
     bundle.assert_nothing_left();
+}
+
+/// Its init is PID 1 of a pid namespace, which the kernel spares what it does not handle.
+fn a_created_container_ends_of_a_signal() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::new(2).unwrap(), 130)] {
+        let bundle = Bundle::new("true");
+        let (container, running) = bundle.create().unwrap();
+        container.kill(signal, false).unwrap();
+        assert_eq!(running.finish(), (code, String::new()));
+        assert_eq!(container.status().unwrap(), Status::Stopped);
+        container.delete(false).unwrap();
+        bundle.assert_nothing_left();
+    }
+}
+
+/// What the init handles is not the program's: the kernel spares it the signal.
+fn a_program_that_handles_no_signal_is_pid_1() {
+    let bundle = Bundle::new("kill -TERM $$; exit 7");
+    assert_eq!(bundle.run().0, 7);
 }
 
 fn an_id_is_taken_until_it_is_deleted() {
