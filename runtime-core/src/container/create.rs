@@ -166,7 +166,7 @@ fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>)
         id: id.as_str().to_owned(),
         environment: Some(Environment {
             rootfs: &rootfs,
-            sources: 0,
+            sources: Vec::new(),
             new_cgroup_namespace: namespaces.new_cgroup,
             new_network_namespace: namespaces.makes(libc::CLONE_NEWNET),
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
@@ -202,7 +202,7 @@ fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>)
             .and_then(|()| crate::hooks::run("createRuntime", &create_runtime, hook_state))
             .map_err(|err| Error::Hook { id: id.clone(), err })
     };
-    let console = launched.ready(hooks, listener.map(|listener| (listener, &creating)))?;
+    let console = launched.ready(hooks, listener.map(|listener| (listener, &creating)), Some(&rootfs))?;
     fault::after(id, Point::Ready)?;
     let Some(path) = &options.pid_file else { return container(options, state, launched, console) };
     launch::write_pid_file(id, path, pid)?;

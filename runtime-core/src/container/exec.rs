@@ -57,7 +57,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
     let launched = launch.run(&options.stdio, &mut orders)?;
     let state = container.state.hook_state("running");
     let listener = container.state.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
-    let console = launched.ready(|| Ok(()), listener.map(|listener| (listener, &state)))?;
+    let console = launched.ready(|| Ok(()), listener.map(|listener| (listener, &state)), None)?;
     if let Some(path) = &options.pid_file {
         launch::write_pid_file(id, path, launched.pid()?)?;
     }

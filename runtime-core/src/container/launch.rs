@@ -13,14 +13,14 @@ use serde::de::DeserializeOwned;
 use super::Stdio;
 use super::namespaces::Namespaces;
 use super::net_devices::{self, Moved};
-use super::sources;
+use super::sources::Sources;
 use crate::cgroup::Cgroup;
 use crate::children::{self, Child};
 use crate::error::{InitError, InitErrorKind, SeccompError};
 use crate::fault::{self, Point};
 use crate::hooks::HookState;
 use crate::init::channel::{self, Channel};
-use crate::init::message::{Orders, Passed, Reply, Source};
+use crate::init::message::{Go, Orders, Passed, Reply};
 use crate::init::{ARGV0, rlimits};
 use crate::resctrl::Class;
 use crate::rootfs::{Plan, id_lines};
@@ -42,6 +42,8 @@ pub(super) struct Launched {
     channel: Option<Channel>,
     /// Go back when the process has been ended.
     devices: Option<Moved>,
+    /// That the init asks for.
+    sources: Option<Sources>,
 }
 
 /// What to launch.
@@ -87,26 +89,19 @@ impl Launch<'_> {
             launched.devices = net_devices::move_in(self.id, self.linux, self.namespaces, pid)?;
         }
         fault::after(self.id, Point::NetDevices)?;
-        self.give(&launched, orders)?;
+        self.give(&mut launched, orders)?;
         fault::after(self.id, Point::Orders)?;
         Ok(launched)
     }
 
-    /// The orders, and what the init cannot open itself.
-    fn give(&self, launched: &Launched, orders: &mut LentOrders<'_>) -> Result<()> {
-        let failed = |err| launched.failed("give orders to the init", err);
-        let mut opened = Vec::new();
+    /// The orders, with what the init cannot open itself.
+    fn give(&self, launched: &mut Launched, orders: &mut LentOrders<'_>) -> Result<()> {
         if let Some(environment) = &mut orders.environment {
-            opened = sources::open(self.id, self.namespaces, environment.rootfs, launched.pid()?)?;
-            environment.sources = opened.len();
+            launched.sources = Sources::new(self.id, self.namespaces, environment.rootfs, launched.pid()?)?;
+            environment.sources = launched.sources.as_ref().map(Sources::places).unwrap_or_default();
         }
         fault::after(self.id, Point::Sources)?;
-        let channel = launched.channel()?;
-        channel.send(orders).map_err(failed)?;
-        for (place, mount) in &opened {
-            channel.send_with(&Source { place: *place }, Some(mount.as_fd())).map_err(failed)?;
-        }
-        Ok(())
+        launched.channel()?.send(orders).map_err(|err| launched.failed("give orders to the init", err))
     }
 
     fn spawn(&self, stdio: &Stdio) -> Result<Launched> {
@@ -148,7 +143,7 @@ impl Launch<'_> {
         let (pid, pidfd) = self.clone_into_cgroup(spawn)?;
         let pid = Pid::new(pid).ok_or_else(|| system("clone")(std::io::ErrorKind::InvalidData.into()))?;
         let child = hold.adopt(pid, pidfd);
-        Ok(Launched { id: self.id.clone(), child: Some(child), channel: Some(ours), devices: None })
+        Ok(Launched { id: self.id.clone(), child: Some(child), channel: Some(ours), devices: None, sources: None })
     }
 
     /// What [`Launch::run`] passes.
@@ -239,15 +234,17 @@ impl Launched {
         pidfd.map_err(|err| Error::System { id: self.id.clone(), operation: "duplicate a pidfd", err })
     }
 
-    /// Waits until the process is ready for its start; `hooks` are run when it asks for them, and an agent is told of it as
-    /// `listener` says. The pty's master, if any.
+    /// Waits until the process is ready for its start; `hooks` are run when it asks for them, an agent is told of it as
+    /// `listener` says, and sources of the mounts in `plan` are opened for it. The pty's master, if any.
     pub(super) fn ready(
         &self,
         hooks: impl Fn() -> Result<()>,
         listener: Option<(&Listener, &HookState)>,
+        plan: Option<&Plan>,
     ) -> Result<Option<OwnedFd>> {
         loop {
             match self.receive()? {
+                (Reply::Source { place }, _) => self.give_source(place, plan)?,
                 (Reply::Hooks, _) => {
                     hooks()?;
                     self.go()?;
@@ -261,6 +258,15 @@ impl Launched {
                 (Reply::Starting, _) => return Err(self.failed("hear from the init", channel::Error::OutOfTurn)),
             }
         }
+    }
+
+    fn give_source(&self, place: usize, plan: Option<&Plan>) -> Result<()> {
+        let opened = match (&self.sources, plan) {
+            (Some(sources), Some(plan)) => sources.open(&self.id, plan, place)?,
+            _ => None,
+        };
+        let sent = self.channel()?.send_with(&Go, opened.as_ref().map(AsFd::as_fd));
+        sent.map_err(|err| self.failed("speak to the init", err))
     }
 
     fn tell_agent(&self, fd: i32, listener: Option<(&Listener, &HookState)>) -> Result<()> {
@@ -296,7 +302,7 @@ impl Launched {
     }
 
     fn go(&self) -> Result<()> {
-        self.channel()?.send(&crate::init::message::Go).map_err(|err| self.failed("speak to the init", err))
+        self.channel()?.send(&Go).map_err(|err| self.failed("speak to the init", err))
     }
 
     fn receive<T: DeserializeOwned>(&self) -> Result<(T, Option<OwnedFd>)> {
@@ -344,7 +350,7 @@ impl Drop for Launched {
 /// Lets a ready process execute its program. EOF is the success: the socket is close-on-exec.
 pub(super) fn execute(id: &ContainerId, channel: &Channel) -> Result<()> {
     let failed = |err| Error::Init { id: id.clone(), operation: "start", err: InitError(InitErrorKind::Channel(err)) };
-    channel.send(&crate::init::message::Go).map_err(failed)?;
+    channel.send(&Go).map_err(failed)?;
     executed(id, channel)
 }
 
@@ -353,7 +359,7 @@ fn executed(id: &ContainerId, channel: &Channel) -> Result<()> {
     match channel.receive::<Reply>() {
         Err(channel::Error::Closed) => Ok(()),
         Ok(Reply::Failed(failure)) => Err(init_failed(id, failure)),
-        Ok(Reply::Hooks | Reply::Listener { .. } | Reply::Starting | Reply::Ready { .. }) => {
+        Ok(Reply::Source { .. } | Reply::Hooks | Reply::Listener { .. } | Reply::Starting | Reply::Ready { .. }) => {
             Err(failed(channel::Error::OutOfTurn))
         }
         Err(err) => Err(failed(err)),

@@ -10,36 +10,49 @@ use crate::error::RootfsError;
 use crate::rootfs::Plan;
 use crate::{ContainerId, Error, Pid, Result, children};
 
-/// Detached mounts, each with its place in the plan. `pid` is an init that waits for its orders.
-pub(super) fn open(id: &ContainerId, namespaces: &Namespaces, plan: &Plan, pid: Pid) -> Result<Vec<(usize, OwnedFd)>> {
-    // Without the host's rights there is nothing to open that the init could not.
-    let all = namespaces.user() && rustix::process::geteuid().is_root();
-    let needed = plan.needed_sources(all);
-    if needed.is_empty() {
-        return Ok(Vec::new());
-    }
-    let containers = inside::namespace(id, pid, "user")?;
-    let mut sources = Vec::with_capacity(needed.len());
-    for place in needed {
-        let own = plan.source_maps(place).map(|(uids, gids)| user_namespace(id, uids, gids)).transpose()?;
-        sources.push((place, own));
-    }
-    let joined = namespaces.mount.as_ref().map(OwnedFd::try_clone).transpose();
-    let mounts = match joined {
-        Ok(Some(joined)) => joined,
-        Ok(None) => inside::namespace(id, pid, "mnt")?,
-        Err(err) => return Err(Error::System { id: id.clone(), operation: "duplicate a mount namespace", err }),
-    };
-    let open = || {
-        let one = |(place, own): (usize, Option<OwnedFd>)| {
-            let containers = plan.source_is_containers(place).then_some(&containers);
-            let ids = own.as_ref().or(containers).map(AsFd::as_fd);
-            Ok((place, plan.open_source(place, ids)?))
+/// What it takes to open them.
+#[derive(Debug)]
+pub(super) struct Sources {
+    /// By the mounts' places in the plan; with the user namespace that has the ids of a mount's own.
+    needed: Vec<(usize, Option<OwnedFd>)>,
+    user_namespace: OwnedFd,
+    mount_namespace: OwnedFd,
+}
+
+impl Sources {
+    /// `pid` is an init that waits for its orders. `None`: there is no such source.
+    pub(super) fn new(id: &ContainerId, namespaces: &Namespaces, plan: &Plan, pid: Pid) -> Result<Option<Self>> {
+        // Without the host's rights there is nothing to open that the init could not.
+        let all = namespaces.user() && rustix::process::geteuid().is_root();
+        let needed = plan.needed_sources(all);
+        if needed.is_empty() {
+            return Ok(None);
+        }
+        let own = |place| plan.source_maps(place).map(|(uids, gids)| user_namespace(id, uids, gids)).transpose();
+        let needed = needed.into_iter().map(|place| Ok((place, own(place)?))).collect::<Result<_>>()?;
+        let mount_namespace = match &namespaces.mount {
+            Some(joined) => joined.try_clone().map_err(|err| Error::System {
+                id: id.clone(),
+                operation: "duplicate a mount namespace",
+                err,
+            })?,
+            None => inside::namespace(id, pid, "mnt")?,
         };
-        sources.into_iter().map(one).collect::<Result<Vec<_>, _>>()
-    };
-    let opened = inside::run(id, &mounts, CloneFlags::CLONE_NEWNS, open)?;
-    opened.map_err(|err| Error::Rootfs { id: id.clone(), err: RootfsError(err) })
+        Ok(Some(Self { needed, user_namespace: inside::namespace(id, pid, "user")?, mount_namespace }))
+    }
+
+    pub(super) fn places(&self) -> Vec<usize> {
+        self.needed.iter().map(|(place, _)| *place).collect()
+    }
+
+    /// A detached mount, as the source is now. `None` for a place that needs none.
+    pub(super) fn open(&self, id: &ContainerId, plan: &Plan, place: usize) -> Result<Option<OwnedFd>> {
+        let Some((_, own)) = self.needed.iter().find(|(needed, _)| *needed == place) else { return Ok(None) };
+        let containers = plan.source_is_containers(place).then_some(&self.user_namespace);
+        let ids = own.as_ref().or(containers).map(AsFd::as_fd);
+        let opened = inside::run(id, &self.mount_namespace, CloneFlags::CLONE_NEWNS, || plan.open_source(place, ids))?;
+        opened.map(Some).map_err(|err| Error::Rootfs { id: id.clone(), err: RootfsError(err) })
+    }
 }
 
 fn user_namespace(id: &ContainerId, uids: &str, gids: &str) -> Result<OwnedFd> {

@@ -4,7 +4,8 @@
 //!   parent                                       init (or an exec'd process)
 //!     | -- one byte ---------------------------> |   only with a new user namespace: its maps are written
 //!     | -- Orders -----------------------------> |   the cgroups are joined; the steps begin
-//!     | -- Source, with a mount's fd, ... -----> |   only those that the init could not open itself
+//!     | <--------------------------- Source, ... |   only those that the init could not open itself, in their order:
+//!     | -- Go, with the mount's fd ------------> |   an earlier mount may be part of a later one's source
 //!     | <------------------------------- Hooks -- |   only if asked for: the mounts are made
 //!     |    (prestart and createRuntime hooks)     |
 //!     | -- Go ----------------------------------> |
@@ -75,8 +76,8 @@ pub(crate) struct Passed {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Environment<P, H> {
     pub(crate) rootfs: P,
-    /// How many [`Source`]s follow the orders.
-    pub(crate) sources: usize,
+    /// The places in the plan of the mounts whose sources the init asks for.
+    pub(crate) sources: Vec<usize>,
     pub(crate) new_cgroup_namespace: bool,
     pub(crate) new_network_namespace: bool,
     pub(crate) hostname: Option<String>,
@@ -113,13 +114,6 @@ pub(crate) struct Process {
     pub(crate) selinux_label: Option<String>,
 }
 
-/// From the parent, after the orders: a detached mount comes with it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Source {
-    /// Which of the plan's mounts it is the source of.
-    pub(crate) place: usize,
-}
-
 /// From the parent, after the orders.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Go;
@@ -127,6 +121,10 @@ pub(crate) struct Go;
 /// From the init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
+    /// Comes to the mount at this place of the plan; the `Go` is to bring the source of it as a detached mount.
+    Source {
+        place: usize,
+    },
     Hooks,
     /// To a starter: it is this one whose `Go` counts.
     Starting,

@@ -68,14 +68,13 @@ impl Init<'_> {
         environment: &Environment<crate::rootfs::Plan, oci_spec::runtime::Hook>,
     ) -> Result<Infallible, Failure> {
         let rootfs = &environment.rootfs;
-        at(Step::Sources, self.sources(environment))?;
         at(Step::JoinMountNamespace, self.join_mount_namespace())?;
         at(Step::CgroupNamespace, steps::cgroup_namespace(environment))?;
         at(Step::Keyring, self.keyring())?;
         at(Step::Loopback, steps::loopback(environment))?;
         let labels = at(Step::Labels, labels::Labels::open(&self.orders.process))?;
 
-        at(Step::Mounts, rootfs.mount())?;
+        at(Step::Mounts, self.mounts(environment))?;
         at(Step::ParentHooks, self.parent_hooks(environment))?;
         // Before pivot_root: the hooks must still see the host's mount table.
         at(Step::CreateContainerHooks, steps::create_container_hooks(environment))?;

@@ -5,6 +5,7 @@ use std::error::Error;
 use serde::{Deserialize, Serialize};
 
 use super::message::Failure;
+use super::steps::MountsError;
 use crate::error::{ErrorKind, errno, errno_text};
 
 macro_rules! steps {
@@ -30,7 +31,6 @@ macro_rules! steps {
 
 steps! {
     Orders => "read the orders",
-    Sources => "take over the sources of mounts",
     JoinMountNamespace => "join the mount namespace",
     CgroupNamespace => "make a cgroup namespace",
     Keyring => "join the session keyring",
@@ -91,7 +91,8 @@ fn chain<'a>(err: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Er
 
 /// Of an error that knows better than its step.
 fn own_kind(err: &(dyn Error + 'static)) -> Option<ErrorKind> {
-    let rootfs = || err.downcast_ref::<crate::rootfs::Error>().map(crate::rootfs::Error::kind);
+    let mounts = || err.downcast_ref::<MountsError>().and_then(MountsError::rootfs);
+    let rootfs = || err.downcast_ref().or_else(mounts).map(crate::rootfs::Error::kind);
     err.downcast_ref::<super::schedule::Error>().map(super::schedule::Error::kind).or_else(rootfs)
 }
 
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn a_mount_that_the_spec_gets_wrong_is_the_callers() {
         let bind = |err| crate::rootfs::Error::Bind { source_path: "/s".into(), target: "/t".into(), err };
-        let kind = |err| at::<(), _>(Step::Mounts, Err(bind(err))).unwrap_err().kind;
+        let kind = |err| at::<(), _>(Step::Mounts, Err(MountsError::from(bind(err)))).unwrap_err().kind;
         assert_eq!(kind(rustix::io::Errno::NOENT), ErrorKind::InvalidArgument);
         assert_eq!(kind(rustix::io::Errno::NOMEM), ErrorKind::Internal);
     }

@@ -11,7 +11,7 @@ use super::capabilities::Sets;
 use super::channel::{self, Channel};
 use super::descriptors::Descriptors;
 use super::executable::{self, Program};
-use super::message::{Environment, Go, Process, Received, Reply, Source};
+use super::message::{Environment, Go, Process, Received, Reply};
 use super::{console, rlimits, user};
 use crate::hooks::{self, Surroundings};
 use crate::rootfs::{self, Console, Plan};
@@ -65,13 +65,22 @@ pub(super) enum FilterError {
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(super) enum SourceError {
+pub(super) enum MountsError {
     #[error(transparent)]
     Channel(#[from] channel::Error),
     #[error("no mount came for entry {0} of the mounts")]
     Missing(usize),
     #[error(transparent)]
     Rootfs(#[from] rootfs::Error),
+}
+
+impl MountsError {
+    pub(super) fn rootfs(&self) -> Option<&rootfs::Error> {
+        match self {
+            Self::Rootfs(err) => Some(err),
+            Self::Channel(_) | Self::Missing(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -103,13 +112,15 @@ impl<'a> Init<'a> {
             .map_err(|err| Errno::from_raw_os_error(err as i32))
     }
 
-    pub(super) fn sources(&self, environment: &Given) -> Result<(), SourceError> {
-        for _ in 0..environment.sources {
-            let (Source { place }, mount) = self.channel.receive_with()?;
-            let mount = mount.ok_or(SourceError::Missing(place))?;
-            environment.rootfs.take_source(place, mount)?;
-        }
-        Ok(())
+    pub(super) fn mounts(&self, environment: &Given) -> Result<(), MountsError> {
+        environment.rootfs.mount(|place| {
+            if !environment.sources.contains(&place) {
+                return Ok(None);
+            }
+            self.channel.send(&Reply::Source { place })?;
+            let (Go, mount) = self.channel.receive_with()?;
+            mount.map(Some).ok_or(MountsError::Missing(place))
+        })
     }
 
     /// A keyring of the container's own, so that it does not see the keys of whoever started the runtime.

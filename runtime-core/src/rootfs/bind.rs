@@ -14,10 +14,15 @@ use super::tree::{self, Tree, attach};
 use crate::sys::mount::{MountAttr, mount_setattr};
 
 /// The mount has all its flags before it is attached: at no moment is a read-only source writable in the container.
-pub(super) fn mount(tree: &Tree, entry: &Entry, source: &Path) -> Result<OwnedFd, Error> {
+pub(super) fn mount(tree: &Tree, entry: &Entry, source: &Path, opened: Option<OwnedFd>) -> Result<OwnedFd, Error> {
     let target = entry.target.as_path();
     let failed = |err| Error::Bind { source_path: source.to_owned(), target: target.to_owned(), err };
-    let mount = entry.clone_source(source).map_err(failed)?;
+    let mount = match opened {
+        Some(mount) => mount,
+        // Never without the ids that were asked for.
+        None if entry.ids.is_some() => return Err(failed(Errno::BADF)),
+        None => tree::clone_host(source, entry.options.recursive_bind).map_err(failed)?,
+    };
     set_attrs(&mount, &entry.options).map_err(failed)?;
     let fd = match tree::is_directory(&mount).map_err(failed)? {
         true => tree.make_dir(target),

@@ -87,9 +87,6 @@ struct Entry {
     #[serde(flatten)]
     options: Options,
     ids: Option<source::IdMap>,
-    /// What the caller has opened of a bind mount's source, for an init that could not.
-    #[serde(skip)]
-    source: Mutex<Option<OwnedFd>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -34,27 +34,31 @@ const PROC_FILES: [&str; 11] = [
 
 impl Plan {
     /// Propagation, rootfs bind, mounts in order, devices, /dev links. The host's tree is still reachable after it
-    /// (createContainer hooks run next).
-    pub(crate) fn mount(&self) -> Result<(), Error> {
+    /// (createContainer hooks run next). `source` is asked, at its turn, for what the caller opens of the mount at a place.
+    pub(crate) fn mount<E: From<Error>>(&self, source: impl Fn(usize) -> Result<Option<OwnedFd>, E>) -> Result<(), E> {
         self.detach_from_host()?;
         let tree = Tree::new(self.bind_root()?);
         // Modes of what is made here are meant as they are written.
         let umask = rustix::process::umask(Mode::empty());
-        let done = self.fill(&tree);
+        let done = self.fill(&tree, source);
         rustix::process::umask(umask);
         let null = Mutex::new(Some(done?));
-        self.live.set(Live { tree, null }).map_err(|_| Error::OutOfOrder("mount"))
+        self.live.set(Live { tree, null }).map_err(|_| Error::OutOfOrder("mount").into())
     }
 
-    fn fill(&self, tree: &Tree) -> Result<OwnedFd, Error> {
-        for entry in &self.mounts {
-            self.mount_one(tree, entry)?;
+    fn fill<E: From<Error>>(
+        &self,
+        tree: &Tree,
+        source: impl Fn(usize) -> Result<Option<OwnedFd>, E>,
+    ) -> Result<OwnedFd, E> {
+        for (place, entry) in self.mounts.iter().enumerate() {
+            self.mount_one(tree, entry, source(place)?)?;
         }
         if self.fill_dev {
             devices::make(tree, &self.devices, self.user_namespace)?;
             devices::links(tree)?;
         }
-        devices::host_null()
+        Ok(devices::host_null()?)
     }
 
     /// Nothing that is mounted from now on may reach the host, unless the spec wants the root shared.
@@ -76,9 +80,9 @@ impl Plan {
         Ok(root)
     }
 
-    fn mount_one(&self, tree: &Tree, entry: &Entry) -> Result<(), Error> {
+    fn mount_one(&self, tree: &Tree, entry: &Entry, opened: Option<OwnedFd>) -> Result<(), Error> {
         let mount = match &entry.kind {
-            Kind::Bind { source } => bind::mount(tree, entry, source)?,
+            Kind::Bind { source } => bind::mount(tree, entry, source, opened)?,
             Kind::Remount => return remount(tree, entry),
             Kind::Cgroup => match &self.cgroup {
                 Some(view) => cgroups::mount(tree, entry, view)?,

@@ -1,7 +1,7 @@
 //! From the spec to a [`Plan`]: everything that can be found wrong outside the container is found here.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
 
@@ -97,7 +97,7 @@ impl Entry {
             }
             ids => ids.map_err(invalid)?,
         };
-        Ok(Self { target, kind, options, ids, source: Mutex::new(None) })
+        Ok(Self { target, kind, options, ids })
     }
 
     /// What the spec cannot know: whether a group is mapped, whether the host has SELinux.

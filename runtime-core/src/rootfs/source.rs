@@ -2,16 +2,14 @@
 //!
 //! A user namespace's root may not pass every directory above a source, and nobody but the owner of a filesystem may give a
 //! mount other ids (mount_setattr(2), MOUNT_ATTR_IDMAP). So the caller does both, in a thread that has joined the
-//! container's mount namespace, where the host's mounts have the flags that are locked for the container; the detached
-//! mounts travel to the init with its orders.
+//! container's mount namespace, where the host's mounts have the flags that are locked for the container. The init asks for
+//! each when it comes to it.
 
 use std::fmt::Write;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::PoisonError;
 
 use oci_spec::runtime::{LinuxIdMapping, Mount};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
@@ -101,24 +99,5 @@ impl Plan {
             })?;
         }
         Ok(mount)
-    }
-
-    /// Keeps for `mount` what the caller has opened.
-    pub(crate) fn take_source(&self, place: usize, mount: OwnedFd) -> Result<(), Error> {
-        let entry = self.mounts.get(place).ok_or(Error::Missing("mount"))?;
-        *entry.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(mount);
-        Ok(())
-    }
-}
-
-impl Entry {
-    /// What the caller has opened, or a clone of the source made here.
-    pub(super) fn clone_source(&self, source: &Path) -> Result<OwnedFd, Errno> {
-        match self.source.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(mount) => Ok(mount),
-            // Never without the ids that were asked for.
-            None if self.ids.is_some() => Err(Errno::BADF),
-            None => tree::clone_host(source, self.options.recursive_bind),
-        }
     }
 }

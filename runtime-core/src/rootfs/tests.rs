@@ -16,6 +16,11 @@ const INSIDE: &str = "RTC_TEST_IN_NAMESPACES";
 const BUNDLE: &str = "/mnt";
 const ROOT: &str = "/mnt/rootfs";
 
+/// Of an init that opens every source itself.
+fn unasked(_: usize) -> Result<Option<std::os::fd::OwnedFd>, Error> {
+    Ok(None)
+}
+
 /// Runs `body` in this test's process if that is in namespaces of its own already, else this test again in such ones.
 fn in_namespaces(name: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
@@ -105,7 +110,7 @@ fn the_default_spec_is_carried_out_whole() {
         add_mount(&mut spec, bind("/mnt/hosts", "/etc/hosts", &["rbind", "rprivate", "ro"]));
         let plan = plan_of(&spec).unwrap();
         let start = Instant::now();
-        plan.mount().unwrap();
+        plan.mount(unasked).unwrap();
         let mounted = start.elapsed();
         plan.pivot().unwrap();
         let pivoted = start.elapsed();
@@ -148,7 +153,7 @@ fn the_default_spec_is_carried_out_whole() {
 fn without_pivot_root_the_rootfs_is_the_root_too() {
     in_namespaces("without_pivot_root_the_rootfs_is_the_root_too", || {
         let plan = plan_with(&default_spec(), true).unwrap();
-        plan.mount().unwrap();
+        plan.mount(unasked).unwrap();
         plan.pivot().unwrap();
         plan.seal().unwrap();
         fs::write("/mark", "").unwrap();
@@ -163,7 +168,9 @@ fn cve_2023_27561_a_symlink_for_proc_or_sys_is_refused() {
         fs::create_dir(format!("{ROOT}/elsewhere")).unwrap();
         symlink("/elsewhere", format!("{ROOT}/proc")).unwrap();
         let plan = plan_of(&default_spec()).unwrap();
-        assert!(matches!(plan.mount(), Err(Error::NotADirectory { target, .. }) if target == Path::new("/proc")));
+        assert!(
+            matches!(plan.mount(unasked), Err(Error::NotADirectory { target, .. }) if target == Path::new("/proc"))
+        );
     });
 }
 
@@ -176,12 +183,12 @@ fn cve_2019_16884_nothing_is_mounted_inside_proc() {
         for target in ["/proc/self", "/proc/sys/kernel", "/innocent/sys", "/innocent"] {
             let mut spec = default_spec();
             add_mount(&mut spec, bind("/mnt", target, &["bind"]));
-            let error = plan_of(&spec).unwrap().mount().unwrap_err();
+            let error = plan_of(&spec).unwrap().mount(unasked).unwrap_err();
             assert!(matches!(error, Error::InsideProc { .. }), "{target}: {error}");
         }
         let mut spec = default_spec();
         add_mount(&mut spec, bind("/mnt/cpuinfo", "/proc/cpuinfo", &["bind"]));
-        plan_of(&spec).unwrap().mount().unwrap();
+        plan_of(&spec).unwrap().mount(unasked).unwrap();
         assert_eq!(fs::read_to_string(format!("{ROOT}/proc/cpuinfo")).unwrap(), "mine");
     });
 }
@@ -197,7 +204,7 @@ fn cve_2021_30465_symlinks_in_a_target_stay_inside_the_rootfs() {
         let mut spec = default_spec();
         add_mount(&mut spec, bind("/mnt/file", "/a/deep/file", &["bind"]));
         add_mount(&mut spec, bind("/mnt/file", "/b/other", &["bind"]));
-        plan_of(&spec).unwrap().mount().unwrap();
+        plan_of(&spec).unwrap().mount(unasked).unwrap();
         assert_eq!(fs::read_dir("/mnt/victim").unwrap().count(), 0);
         assert_eq!(fs::read_to_string(format!("{ROOT}/mnt/victim/deep/file")).unwrap(), "x");
         assert_eq!(fs::read_to_string(format!("{ROOT}/mnt/victim/other")).unwrap(), "x");
@@ -212,15 +219,15 @@ fn cve_2025_31133_what_stands_for_dev_null_is_never_used() {
         spec["mounts"] = json!([spec["mounts"][0]]);
         fs::create_dir(format!("{ROOT}/dev")).unwrap();
         symlink("/proc/sys/kernel/core_pattern", format!("{ROOT}/dev/null")).unwrap();
-        assert!(plan_of(&spec).unwrap().mount().is_err());
+        assert!(plan_of(&spec).unwrap().mount(unasked).is_err());
         fs::remove_file(format!("{ROOT}/dev/null")).unwrap();
         fs::write(format!("{ROOT}/dev/null"), "").unwrap();
-        assert!(matches!(plan_of(&spec).unwrap().mount(), Err(Error::WrongDevice { .. })));
+        assert!(matches!(plan_of(&spec).unwrap().mount(unasked), Err(Error::WrongDevice { .. })));
         fs::remove_file(format!("{ROOT}/dev/null")).unwrap();
 
         // Replaced after it was made: the mask is still the host's null device.
         let plan = plan_of(&spec).unwrap();
-        plan.mount().unwrap();
+        plan.mount(unasked).unwrap();
         plan.pivot().unwrap();
         fs::remove_file("/dev/null").unwrap();
         symlink("/proc/sys/kernel/core_pattern", "/dev/null").unwrap();
@@ -239,7 +246,7 @@ fn a_masked_symlink_masks_what_it_leads_to_inside() {
         symlink("/../secret", format!("{ROOT}/link")).unwrap();
         spec["linux"]["maskedPaths"] = json!(["/link", "/dir", "/missing/x"]);
         let plan = plan_of(&spec).unwrap();
-        plan.mount().unwrap();
+        plan.mount(unasked).unwrap();
         plan.pivot().unwrap();
         plan.seal().unwrap();
         assert!(is_null("/secret"));
@@ -251,7 +258,7 @@ fn a_masked_symlink_masks_what_it_leads_to_inside() {
 fn cve_2025_52565_a_symlink_for_the_console_is_refused() {
     in_namespaces("cve_2025_52565_a_symlink_for_the_console_is_refused", || {
         let plan = plan_of(&default_spec()).unwrap();
-        plan.mount().unwrap();
+        plan.mount(unasked).unwrap();
         plan.pivot().unwrap();
         symlink("/proc/sys/kernel/core_pattern", "/dev/console").unwrap();
         assert!(matches!(plan.console(), Err(Error::HostileTarget { .. })));
@@ -271,7 +278,7 @@ fn cve_2025_52881_sysctl_does_not_use_the_images_proc() {
         fs::create_dir_all(format!("{ROOT}/proc/sys/net/ipv4")).unwrap();
         fs::write(format!("{ROOT}/proc/sys/net/ipv4/ip_forward"), "mine").unwrap();
         let plan = plan_of(&spec).unwrap();
-        plan.mount().unwrap();
+        plan.mount(unasked).unwrap();
         plan.pivot().unwrap();
         plan.sysctl().unwrap();
         assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "mine");
@@ -303,7 +310,7 @@ fn tmpcopyup_keeps_what_the_image_had() {
             &mut spec,
             json!({ "destination": "/var", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"] }),
         );
-        plan_of(&spec).unwrap().mount().unwrap();
+        plan_of(&spec).unwrap().mount(unasked).unwrap();
         assert_eq!(fs::read_to_string(format!("{ROOT}/var/link")).unwrap(), "text");
         let stat = fs::metadata(format!("{ROOT}/var/sub/file")).unwrap();
         assert_eq!((stat.mode() & 0o7777, stat.uid(), stat.gid()), (0o4750, 7, 8));
@@ -338,13 +345,13 @@ fn options_longer_than_fsconfig_takes_are_mounted() {
             spec
         };
         let spec = overlay((0..20).map(layer).collect());
-        plan_of(&spec).unwrap().mount().unwrap();
+        plan_of(&spec).unwrap().mount(unasked).unwrap();
         assert_eq!(fs::read_dir(format!("{ROOT}/o")).unwrap().count(), 20);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let on: Vec<_> = mounts.lines().filter(|line| line.contains("/rootfs/o ")).collect();
         assert_eq!(on.len(), 1, "the scratch has gone: {on:?}");
         assert!(on[0].contains(" ro,nosuid,"), "{on:?}");
-        let error = plan_of(&overlay((0..200).map(layer).collect())).unwrap().mount().unwrap_err();
+        let error = plan_of(&overlay((0..200).map(layer).collect())).unwrap().mount(unasked).unwrap_err();
         assert!(error.to_string().contains("and the kernel takes 4095"), "{error}");
         assert_eq!(error.kind(), crate::ErrorKind::InvalidArgument);
     });
@@ -355,11 +362,11 @@ fn a_bad_mount_is_refused_with_source_target_and_reason() {
     in_namespaces("a_bad_mount_is_refused_with_source_target_and_reason", || {
         let mut spec = default_spec();
         add_mount(&mut spec, bind("/mnt/nowhere", "/data", &["bind"]));
-        let error = plan_of(&spec).unwrap().mount().unwrap_err();
+        let error = plan_of(&spec).unwrap().mount(unasked).unwrap_err();
         assert_eq!(error.to_string(), "bind /mnt/nowhere on /data");
         let mut spec = default_spec();
         add_mount(&mut spec, json!({ "destination": "/x", "type": "tmpfs", "options": ["colour=red"] }));
-        let error = plan_of(&spec).unwrap().mount().unwrap_err();
+        let error = plan_of(&spec).unwrap().mount(unasked).unwrap_err();
         assert!(error.to_string().starts_with("mount tmpfs on /x: "), "{error}");
         assert!(error.to_string().contains("colour"), "{error}");
     });

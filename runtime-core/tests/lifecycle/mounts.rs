@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("the_root_has_the_propagation_of_the_spec", the_root_has_the_propagation_of_the_spec),
     ("a_slave_mount_sees_the_host_and_is_not_seen", a_slave_mount_sees_the_host_and_is_not_seen),
     ("mounts_are_made_in_their_order", mounts_are_made_in_their_order),
+    ("an_earlier_mount_is_the_source_of_a_later", an_earlier_mount_is_the_source_of_a_later),
     ("the_hosts_path_of_the_root_is_the_root", the_hosts_path_of_the_root_is_the_root),
 ];
 
@@ -263,6 +264,36 @@ fn mounts_are_made_in_their_order() {
     mounts.push(json!({"destination": "m", "type": "tmpfs", "source": "tmpfs"}));
     mounts.push(json!({"destination": "/m/x", "type": "tmpfs", "source": "tmpfs"}));
     assert_eq!(bundle.run(), (0, "a\n2\nx".to_owned()));
+}
+
+/// What is at /m before is hidden, also where the host opens the sources: in a user namespace, and for other ids.
+fn an_earlier_mount_is_the_source_of_a_later() {
+    let volume = tempfile::tempdir_in("/tmp").unwrap();
+    own(volume.path(), "f");
+    std::fs::create_dir(volume.path().join("deep")).unwrap();
+    own(&volume.path().join("deep"), "g");
+    for (user, mapped) in [(false, false), (true, false), (false, true), (true, true)] {
+        let more = if mapped { maps() } else { json!({}) };
+        let mut bundle = bundle("cat /n/f /n/deep/g; stat -c %u:%g /o/g", volume.path(), &["bind"], &json!({}));
+        std::fs::create_dir(bundle.path().join("rootfs/m")).unwrap();
+        std::fs::write(bundle.path().join("rootfs/m/f"), "hidden").unwrap();
+        for (below, destination) in [("rootfs/m", "/n"), ("rootfs/m/deep", "/o")] {
+            let source = bundle.path().join(below);
+            let mut mount = json!({"destination": destination, "type": "bind", "source": source, "options": ["bind"]});
+            mount.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+            bundle.spec["mounts"].as_array_mut().unwrap().push(mount);
+        }
+        if user {
+            user_namespace(&mut bundle);
+        }
+        // The maps of a mount are in the host's numbers.
+        let ids = match (user, mapped) {
+            (true, _) => "65534:65534",
+            (false, true) => "5007:6008",
+            (false, false) => "7:8",
+        };
+        assert_eq!(bundle.run(), (0, format!("texttext{ids}")), "user namespace {user}, id-mapped {mapped}");
+    }
 }
 
 fn the_hosts_path_of_the_root_is_the_root() {
