@@ -2,11 +2,16 @@
 //!
 //! An overlay cannot be id-mapped, but its layers can: each is mounted with its new ids below the bundle for as long as it
 //! takes to mount the overlay, which keeps mounts of its own (Linux 5.19). Any other mount is covered by its mapped copy.
+//!
+//! A shim that is killed meanwhile leaves the layers mounted, and whoever removes the bundle then would remove what is in
+//! them: so they are mounted read-only, and `delete` unmounts them ([`remove_layers`]).
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
 const LOWERDIR: &str = "lowerdir=";
@@ -25,13 +30,13 @@ impl Ids {
         Some(Self { uids: lines(uidmap?), gids: lines(gidmap?) })
     }
 
-    fn clone_mount(&self, path: &Path) -> std::io::Result<OwnedFd> {
-        runtime_core::id_map::clone_mount(path, &self.uids, &self.gids)
+    fn clone_mount(&self, path: &Path, read_only: bool) -> std::io::Result<OwnedFd> {
+        runtime_core::id_map::clone_mount(path, &self.uids, &self.gids, read_only)
     }
 
     /// Covers what is mounted on `target` with a copy that has these ids.
     pub(crate) fn cover(&self, target: &Path) -> std::io::Result<()> {
-        Ok(attach(&self.clone_mount(target)?, target)?)
+        Ok(attach(&self.clone_mount(target, false)?, target)?)
     }
 }
 
@@ -43,7 +48,36 @@ fn attach(mount: &OwnedFd, target: &Path) -> rustix::io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Layers {
     directory: PathBuf,
-    count: usize,
+}
+
+/// Where the layers of the overlay on a rootfs are mounted: beside it.
+pub(crate) fn layers_of(rootfs: &Path) -> PathBuf {
+    rootfs.with_extension("layers")
+}
+
+/// Unmounts and removes the layers that a shim which died in [`Layers::mount`] left beside `rootfs`. It is no error if there
+/// are none.
+///
+/// # Errors
+/// umount2(2)'s and rmdir(2)'s; nothing in a layer is touched.
+pub(crate) fn remove_layers(rootfs: &Path) -> std::io::Result<()> {
+    remove_in(&layers_of(rootfs))
+}
+
+fn remove_in(directory: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        match unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            // The last may not have been mounted.
+            Ok(()) | Err(Errno::INVAL) => std::fs::remove_dir(&path)?,
+            Err(err) => return Err(err.into()),
+        }
+    }
+    std::fs::remove_dir(directory)
 }
 
 impl Layers {
@@ -51,14 +85,15 @@ impl Layers {
     pub(crate) fn mount(ids: &Ids, directory: PathBuf, data: &[&str]) -> std::io::Result<Option<(Self, String)>> {
         let Some(layers) = data.iter().find_map(|option| option.strip_prefix(LOWERDIR)) else { return Ok(None) };
         std::fs::create_dir(&directory)?;
-        let mut this = Self { directory, count: 0 };
+        let this = Self { directory };
+        let mut names = Vec::new();
         for layer in layers.split(':') {
-            let target = this.directory.join(this.count.to_string());
+            let name = names.len().to_string();
+            let target = this.directory.join(&name);
             std::fs::create_dir(&target)?;
-            this.count += 1;
-            attach(&ids.clone_mount(Path::new(layer))?, &target)?;
+            names.push(name);
+            attach(&ids.clone_mount(Path::new(layer), true)?, &target)?;
         }
-        let names: Vec<_> = (0..this.count).map(|layer| layer.to_string()).collect();
         let lowerdir = format!("{LOWERDIR}{}", names.join(":"));
         let data: Vec<&str> =
             data.iter().map(|option| if option.starts_with(LOWERDIR) { lowerdir.as_str() } else { option }).collect();
@@ -72,16 +107,8 @@ impl Layers {
 
 impl Drop for Layers {
     fn drop(&mut self) {
-        for layer in 0..self.count {
-            let path = self.directory.join(layer.to_string());
-            // The last may not have been mounted.
-            unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).ok();
-            if let Err(err) = std::fs::remove_dir(&path) {
-                tracing::warn!(path = %path.display(), %err, "a layer's mount point stays");
-            }
-        }
-        if let Err(err) = std::fs::remove_dir(&self.directory) {
-            tracing::warn!(path = %self.directory.display(), %err, "the directory of the layers stays");
+        if let Err(err) = remove_in(&self.directory) {
+            tracing::warn!(path = %self.directory.display(), %err, "the layers of an overlay stay mounted");
         }
     }
 }

@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-use crate::id_mapped::{Ids, Layers};
+use crate::id_mapped::{Ids, Layers, layers_of, remove_layers};
 
 /// mount(2) copies one page of options, of which the last byte is a terminator.
 const MAX_DATA: usize = 4095;
@@ -61,6 +61,12 @@ pub(crate) enum Error {
         #[source]
         err: std::io::Error,
     },
+    #[error("remove the layers in {}", path.display())]
+    Layers {
+        path: PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
     #[error("unmount {}", path.display())]
     Unmount {
         path: PathBuf,
@@ -92,11 +98,13 @@ pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<(), Error> {
     mounted
 }
 
-/// Unmounts whatever is mounted on `rootfs`, mounts below it included. It is no error if nothing is.
+/// Unmounts whatever is mounted on `rootfs`, mounts below it included, and what a mount that was cut off has left beside it.
+/// It is no error if nothing is.
 ///
 /// # Errors
 /// umount2(2)'s.
 pub(crate) fn unmount_all(rootfs: &Path) -> Result<(), Error> {
+    let layers = remove_layers(rootfs).map_err(|err| Error::Layers { path: layers_of(rootfs), err });
     loop {
         let unmounted = rustix::mount::unmount(rootfs, UnmountFlags::NOFOLLOW).or_else(|err| match err {
             // Mounts below it, or a file that somebody holds open: it goes when they do.
@@ -107,7 +115,7 @@ pub(crate) fn unmount_all(rootfs: &Path) -> Result<(), Error> {
             // There may be another one under it.
             Ok(()) => {}
             // Not a mount point, or not there at all.
-            Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => return layers,
             Err(err) => return Err(Error::Unmount { path: rootfs.to_owned(), err }),
         }
     }
@@ -133,7 +141,7 @@ fn mount_one(mount: &Mount, rootfs: &Path) -> Result<(), Error> {
     if let Some(ids) = ids {
         return match mount.type_.as_str() {
             "overlay" => {
-                let layers = Layers::mount(&ids, rootfs.with_extension("layers"), &options.data).map_err(ids_failed)?;
+                let layers = Layers::mount(&ids, layers_of(rootfs), &options.data).map_err(ids_failed)?;
                 let Some((layers, data)) = layers else {
                     return Err(ids_failed(std::io::Error::other("an overlay without lower layers")));
                 };
@@ -439,6 +447,19 @@ mod tests {
         assert!(std::fs::write(rootfs.join("new"), "").is_err());
         unmount_all(&rootfs).unwrap();
         assert_eq!(mounts(), before);
+
+        // A shim that is killed leaves its layers: they cannot be written, and go with the rest.
+        let ids = Ids::new(Some("0:1:1"), Some("0:1:1")).unwrap();
+        let lowerdir = format!("lowerdir={}:{}", path("a"), path("b"));
+        let (layers, _) = Layers::mount(&ids, layers_of(&rootfs), &[&lowerdir]).unwrap().unwrap();
+        std::mem::forget(layers);
+        assert_eq!(mounts(), before + 2);
+        let left = std::fs::remove_file(layers_of(&rootfs).join("0/a")).unwrap_err();
+        assert_eq!(left.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        std::fs::create_dir(layers_of(&rootfs).join("2")).unwrap();
+        unmount_all(&rootfs).unwrap();
+        assert_eq!(mounts(), before);
+        assert!(base.join("a/a").exists() && !layers_of(&rootfs).exists());
     }
 
     #[test]
