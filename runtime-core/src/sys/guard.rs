@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
-use super::clone::{CloneArgs, clone3};
+use super::clone::{BlockedSignals, CloneArgs, clone3};
 use super::process::reset_signals;
 
 /// When `lifeline` is at its end, and then `after` has exited, `text` is written to `file`; nothing when a byte comes over
@@ -34,6 +34,8 @@ pub(crate) fn spawn(orders: &Orders<'_>) -> Result<(i32, OwnedFd), Errno> {
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
+    // Until the guard has reset them: a handler of the caller's must not run in it.
+    let _signals = BlockedSignals::new();
     match clone3(&args)? {
         0 => guard(orders),
         // SAFETY: the kernel has just made it, for nobody else.
