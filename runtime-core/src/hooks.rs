@@ -2,11 +2,12 @@
 //! as JSON on stdin.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ use crate::children;
 
 /// How much of a failed hook's output goes into its error, in bytes.
 const OUTPUT_KEPT: u64 = 4096;
+/// Between two looks at a hook that has a timeout, where there is no pidfd to wait for.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -92,40 +95,144 @@ pub(crate) fn run_in(
     hooks: &[Hook],
     state: &HookState,
 ) -> Result<(), Error> {
-    if hooks.is_empty() {
-        return Ok(());
-    }
-    let state = serde_json::to_vec(state).map_err(Error::State)?;
-    for (number, hook) in hooks.iter().enumerate() {
-        let at = |err| Error::Hook { kind, number, err: Box::new(err) };
-        run_one(surroundings, kind, hook, &state).map_err(at)?;
-    }
-    Ok(())
+    prepare(surroundings, kind, hooks, state)?.run(run_registered)
 }
 
-fn run_one(surroundings: Surroundings<'_>, kind: &'static str, hook: &Hook, state: &[u8]) -> Result<(), Error> {
-    let path = hook.path();
-    let start = |err| Error::Start { kind, path: path.clone(), err };
-    let wait = |err| Error::Wait { kind, path: path.clone(), err };
-    let mut input = scratch().map_err(start)?;
-    input.write_all(state).and_then(|()| input.rewind()).map_err(start)?;
-    let mut output = scratch().map_err(start)?;
-    let child = {
-        let mut command = command(surroundings, hook, path);
-        command.stdin(input).stdout(output.try_clone().map_err(start)?).stderr(output.try_clone().map_err(start)?);
-        children::spawn(&mut command).map_err(start)?
+/// Hooks that have all but their process.
+#[derive(Debug)]
+pub(crate) struct Prepared<'a> {
+    kind: &'static str,
+    row: Vec<Ready<'a>>,
+}
+
+#[derive(Debug)]
+struct Ready<'a> {
+    kind: &'static str,
+    hook: &'a Hook,
+    command: Command,
+    output: File,
+}
+
+/// For [`run_in`] or [`Prepared::run_plainly`].
+///
+/// # Errors
+/// [`Error::Hook`] and [`Error::State`].
+pub(crate) fn prepare<'a>(
+    surroundings: Surroundings<'_>,
+    kind: &'static str,
+    hooks: &'a [Hook],
+    state: &HookState,
+) -> Result<Prepared<'a>, Error> {
+    if hooks.is_empty() {
+        return Ok(Prepared { kind, row: Vec::new() });
+    }
+    let state = serde_json::to_vec(state).map_err(Error::State)?;
+    let ready = |(number, hook): (usize, &'a Hook)| {
+        Ready::new(surroundings, kind, hook, &state).map_err(|err| {
+            let err = Error::Start { kind, path: hook.path().clone(), err };
+            Error::Hook { kind, number, err: Box::new(err) }
+        })
     };
-    let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
-    if !child.exited(timeout.map(Duration::from_secs)).map_err(wait)? {
+    let row = hooks.iter().enumerate().map(ready).collect::<Result<_, _>>()?;
+    Ok(Prepared { kind, row })
+}
+
+impl Prepared<'_> {
+    /// In a process with a single thread that sweeps no orphans and may be under a seccomp filter: makes no calls but
+    /// those that every program which starts others makes.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub(crate) fn run_plainly(self) -> Result<(), Error> {
+        self.run(run_plainly)
+    }
+
+    fn run(self, one: impl Fn(Ready<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        let kind = self.kind;
+        let at = |number| move |err| Error::Hook { kind, number, err: Box::new(err) };
+        self.row.into_iter().enumerate().try_for_each(|(number, ready)| one(ready).map_err(at(number)))
+    }
+}
+
+impl<'a> Ready<'a> {
+    fn new(surroundings: Surroundings<'_>, kind: &'static str, hook: &'a Hook, state: &[u8]) -> std::io::Result<Self> {
+        let (mut input, output) = (scratch()?, scratch()?);
+        input.write_all(state).and_then(|()| input.rewind())?;
+        let mut command = command(surroundings, hook, hook.path());
+        command.stdin(input).stdout(output.try_clone()?).stderr(output.try_clone()?);
+        Ok(Self { kind, hook, command, output })
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let seconds = self.hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
+        seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
+    }
+
+    fn start_failed(&self, err: std::io::Error) -> Error {
+        Error::Start { kind: self.kind, path: self.hook.path().clone(), err }
+    }
+
+    fn wait_failed(&self, err: std::io::Error) -> Error {
+        Error::Wait { kind: self.kind, path: self.hook.path().clone(), err }
+    }
+
+    fn timed_out(&self) -> Error {
+        let seconds = self.timeout().unwrap_or_default().as_secs();
+        Error::Timeout { kind: self.kind, path: self.hook.path().clone(), seconds }
+    }
+
+    fn ended(mut self, code: u32) -> Result<(), Error> {
+        if code == 0 {
+            return Ok(());
+        }
+        let output = tail(&mut self.output).map_err(|err| self.wait_failed(err))?;
+        Err(Error::Failed { kind: self.kind, path: self.hook.path().clone(), code, output })
+    }
+}
+
+fn run_registered(mut ready: Ready<'_>) -> Result<(), Error> {
+    let child = children::spawn(&mut ready.command).map_err(|err| ready.start_failed(err))?;
+    let wait = |err| ready.wait_failed(err);
+    if !child.exited(ready.timeout()).map_err(wait)? {
         // It may have ended in this moment.
         crate::sys::process::pidfd_signal(child.pidfd(), 9).ok();
         child.wait().map_err(wait)?;
-        return Err(Error::Timeout { kind, path: path.clone(), seconds: timeout.unwrap_or_default() });
+        return Err(ready.timed_out());
     }
-    match child.wait().map_err(wait)?.code {
-        0 => Ok(()),
-        code => Err(Error::Failed { kind, path: path.clone(), code, output: tail(&mut output).map_err(wait)? }),
+    let exit = child.wait().map_err(wait)?;
+    ready.ended(exit.code)
+}
+
+fn run_plainly(mut ready: Ready<'_>) -> Result<(), Error> {
+    let mut child = crate::sys::process::spawn_by_fork(&mut ready.command).map_err(|err| ready.start_failed(err))?;
+    let wait = |err| ready.wait_failed(err);
+    let Some(status) = wait_plainly(&mut child, ready.timeout()).map_err(wait)? else {
+        // It is ours and not reaped, so that the pid is its own.
+        child.kill().and_then(|()| child.wait()).map_err(wait)?;
+        return Err(ready.timed_out());
+    };
+    ready.ended(exit_code(status))
+}
+
+/// `None` when the time is over.
+fn wait_plainly(child: &mut std::process::Child, timeout: Option<Duration>) -> std::io::Result<Option<ExitStatus>> {
+    let Some(timeout) = timeout else { return child.wait().map(Some) };
+    let end = Instant::now() + timeout;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() >= end {
+            return Ok(status);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+fn exit_code(status: ExitStatus) -> u32 {
+    // A process that was waited for has exited or died of a signal.
+    let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    code.unsigned_abs()
 }
 
 fn command(surroundings: Surroundings<'_>, hook: &Hook, path: &Path) -> Command {
@@ -148,12 +255,12 @@ fn command(surroundings: Surroundings<'_>, hook: &Hook, path: &Path) -> Command 
 }
 
 /// A file in memory: a hook that writes much must not block on a pipe that nobody reads.
-fn scratch() -> std::io::Result<std::fs::File> {
+fn scratch() -> std::io::Result<File> {
     Ok(rustix::fs::memfd_create("rtc-hook", rustix::fs::MemfdFlags::CLOEXEC)?.into())
 }
 
-fn tail(output: &mut std::fs::File) -> std::io::Result<String> {
-    let length = output.metadata()?.len();
+fn tail(output: &mut File) -> std::io::Result<String> {
+    let length = output.seek(std::io::SeekFrom::End(0))?;
     output.seek(std::io::SeekFrom::Start(length.saturating_sub(OUTPUT_KEPT)))?;
     let mut text = Vec::new();
     output.take(OUTPUT_KEPT).read_to_end(&mut text)?;

@@ -87,6 +87,8 @@ impl Init<'_> {
         // While the root can still be written.
         at(Step::MakeWorkingDirectory, self.make_working_directory())?;
         at(Step::Seal, rootfs.seal())?;
+        // As far as a filter could be in the way.
+        let hooks = at(Step::StartContainerHooks, steps::start_container_hooks(environment, &self.orders.process))?;
 
         self.become_user(labels)?;
         let program = at(Step::Executable, self.find_program())?;
@@ -96,9 +98,10 @@ impl Init<'_> {
         drop(console);
 
         at(Step::Start, self.wait_for_start())?;
-        at(Step::StartContainerHooks, steps::start_container_hooks(environment, &self.orders.process))?;
-        at(Step::Descriptors, self.descriptors.keep_preserved())?;
+        // The hooks are under it, as with runc: they are the container's.
         at(Step::Seccomp, self.late_seccomp())?;
+        at(Step::StartContainerHooks, hooks.run_plainly())?;
+        at(Step::Descriptors, self.descriptors.keep_preserved())?;
         at(Step::Execve, program.execute())
     }
 

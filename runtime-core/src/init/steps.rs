@@ -300,14 +300,15 @@ pub(super) fn create_container_hooks(environment: &Given) -> Result<(), hooks::E
 }
 
 /// With the process's own environment, as with runc.
-pub(super) fn start_container_hooks(environment: &Given, process: &Process) -> Result<(), hooks::Error> {
-    if environment.start_container.is_empty() {
-        return Ok(());
-    }
+pub(super) fn start_container_hooks<'a>(
+    environment: &'a Given,
+    process: &Process,
+) -> Result<hooks::Prepared<'a>, hooks::Error> {
+    let row = environment.start_container.as_slice();
     let state = environment.hook_state.at("created", Some(own_pid()));
-    let env = user::environment(&process.env, process.uid);
+    let env = if row.is_empty() { Vec::new() } else { user::environment(&process.env, process.uid) };
     let surroundings = Surroundings { env: Some(&env), ..Surroundings::default() };
-    hooks::run_in(surroundings, "startContainer", &environment.start_container, &state)
+    hooks::prepare(surroundings, "startContainer", row, &state)
 }
 
 fn own_pid() -> i32 {

@@ -103,6 +103,17 @@ pub(crate) fn end_on_signals() {
     }
 }
 
+/// Starts a command by fork(2), which glibc makes of clone(2): a seccomp filter that knows no clone3(2) may refuse
+/// posix_spawn(3). For a process with a single thread. The child is not registered (see [`crate::children`]).
+///
+/// # Errors
+/// As [`Command::spawn`](std::process::Command::spawn).
+pub(crate) fn spawn_by_fork(command: &mut std::process::Command) -> std::io::Result<std::process::Child> {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the closure does nothing; that there is one makes the standard library fork.
+    unsafe { command.pre_exec(|| Ok(())) }.spawn()
+}
+
 /// Default dispositions for all signals, and none blocked: exec keeps ignored signals ignored, and Rust ignores SIGPIPE.
 /// Makes system calls alone, so that it may be called between clone3 and exec.
 pub(crate) fn reset_signals() {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::bundle::{Bundle, chain, exec};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("a_start_container_hook_is_under_the_filter", a_start_container_hook_is_under_the_filter),
     ("every_action_does_what_it_says", every_action_does_what_it_says),
     ("a_filter_need_not_know_what_the_runtime_calls", a_filter_need_not_know_what_the_runtime_calls),
     ("an_agent_answers_for_the_process", an_agent_answers_for_the_process),
@@ -116,6 +117,51 @@ fn a_filter_need_not_know_what_the_runtime_calls() {
         let rule = json!({"names": ["close_range", "faccessat2", "openat2", "clone3"], "action": "SCMP_ACT_ERRNO"});
         bundle.spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
         assert_eq!(bundle.run(), (0, "ran".to_owned()), "no_new_privs {no_new_privileges}");
+    }
+}
+
+/// And the runtime needs no more for it than any program that starts others, with a timeout and without.
+fn a_start_container_hook_is_under_the_filter() {
+    for no_new_privileges in [true, false] {
+        let mut bundle = Bundle::new("cat /tmp/log");
+        bundle.spec["process"]["noNewPrivileges"] = no_new_privileges.into();
+        let names = [
+            "mkdir",
+            "mkdirat",
+            "memfd_create",
+            "pidfd_open",
+            "pidfd_send_signal",
+            "clone3",
+            "waitid",
+            "close_range",
+            "execveat",
+        ];
+        let rule = json!({"names": names, "action": "SCMP_ACT_ERRNO"});
+        bundle.spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+        let hook = |script: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]});
+        let mut timed = hook("cat > /dev/null; echo second >> /tmp/log");
+        timed["timeout"] = 20.into();
+        let first = hook("mkdir /tmp/made 2> /dev/null || echo no mkdir >> /tmp/log");
+        bundle.spec["hooks"] = json!({"startContainer": [first, timed]});
+        assert_eq!(bundle.run(), (0, "no mkdir\nsecond".to_owned()), "no_new_privs {no_new_privileges}");
+
+        for (script, timeout, expected) in [
+            ("kill -SYS $$", None, "startContainer hook /bin/sh ended with 159"),
+            ("echo why; exit 3", Some(20), "startContainer hook /bin/sh ended with 3: why"),
+            ("exec sleep 60", Some(1), "startContainer hook /bin/sh ran for more than 1 s"),
+        ] {
+            let mut hook = hook(script);
+            if let Some(seconds) = timeout {
+                hook["timeout"] = seconds.into();
+            }
+            bundle.spec["hooks"] = json!({"startContainer": [hook]});
+            let (container, running) = bundle.create().unwrap_or_else(|err| panic!("{}", chain(&err)));
+            let err = chain(&container.start().unwrap_err());
+            assert!(err.contains(expected), "{err}");
+            assert_eq!(running.finish().0, 1);
+            container.delete(false).unwrap();
+        }
+        bundle.assert_nothing_left();
     }
 }
 
