@@ -102,16 +102,35 @@ fn parse(json: &[u8]) -> std::result::Result<Spec, serde_json::Error> {
     }
 }
 
-/// Whether there was anything to mend: unknown capabilities, or no user, who is root then as with runc.
+/// Flags of the scheduler, as the specification has them and as oci-spec spells them.
+const SCHEDULER_FLAGS: [(&str, &str); 2] =
+    [("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
+
+/// Whether there was anything to mend: unknown capabilities, flags of the scheduler that oci-spec spells in its own way, or
+/// no user, who is root then as with runc.
 fn mend_process(process: &mut Value) -> bool {
     let dropped = drop_unknown_capabilities(process.pointer_mut("/capabilities"));
+    let respelled = respell_scheduler_flags(process.pointer_mut("/scheduler/flags"));
     match process {
         Value::Object(fields) if !fields.contains_key("user") => {
             fields.insert("user".to_owned(), serde_json::json!({"uid": 0, "gid": 0}));
             true
         }
-        _ => dropped,
+        _ => dropped || respelled,
     }
+}
+
+/// Whether any was found.
+fn respell_scheduler_flags(flags: Option<&mut Value>) -> bool {
+    let Some(Value::Array(flags)) = flags else { return false };
+    let mut found = false;
+    for flag in flags {
+        if let Some((_, own)) = SCHEDULER_FLAGS.iter().find(|(name, _)| flag == name) {
+            *flag = Value::from(*own);
+            found = true;
+        }
+    }
+    found
 }
 
 /// Whether any was found.
@@ -152,6 +171,26 @@ mod tests {
         assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
         let spec = parse(br#"{"ociVersion":"1.2.0","process":{"cwd":"/"}}"#).unwrap();
         assert_eq!(spec.process().as_ref().unwrap().user().uid(), 0);
+    }
+
+    /// runtime specification, "scheduler", "flags".
+    #[test]
+    fn the_schedulers_flags_are_those_of_the_specification() {
+        for flag in [
+            "SCHED_FLAG_RESET_ON_FORK",
+            "SCHED_FLAG_RECLAIM",
+            "SCHED_FLAG_DL_OVERRUN",
+            "SCHED_FLAG_KEEP_POLICY",
+            "SCHED_FLAG_KEEP_PARAMS",
+            "SCHED_FLAG_UTIL_CLAMP_MIN",
+            "SCHED_FLAG_UTIL_CLAMP_MAX",
+        ] {
+            let json = format!(r#"{{"cwd":"/","scheduler":{{"policy":"SCHED_OTHER","flags":["{flag}"]}}}}"#);
+            let process = parse_process(json.as_bytes()).unwrap_or_else(|err| panic!("{flag}: {err}"));
+            assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 1);
+            let with_user = json.replacen('{', r#"{"user":{"uid":0,"gid":0},"#, 1);
+            parse_process(with_user.as_bytes()).unwrap_or_else(|err| panic!("{flag} with a user: {err}"));
+        }
     }
 
     #[test]
