@@ -58,6 +58,12 @@ impl Attrs {
                 self.set &= !bit;
                 self.clear |= bit;
             }
+            // As with mount(8) it takes back a noatime of the same list, and a bind mount keeps what its source has.
+            Flag::NoNoatime if self.set & ATIME == u64::from(Attr::MOUNT_ATTR_NOATIME.bits()) => {
+                self.set &= !ATIME;
+                self.clear &= !ATIME;
+            }
+            Flag::NoNoatime => {}
             // The kernel wants the whole field cleared where one of its values is set.
             Flag::AccessTime(value) => {
                 self.set = self.set & !ATIME | value;
@@ -144,6 +150,7 @@ enum Flag {
     Set(u64),
     Clear(u64),
     AccessTime(u64),
+    NoNoatime,
 }
 
 /// A mount's options, parsed once in the caller.
@@ -176,6 +183,9 @@ impl Options {
     }
 
     fn add(&mut self, option: &str) {
+        if option == "atime" {
+            return self.attrs.apply(Flag::NoNoatime);
+        }
         if let Some(flag) = attr(option) {
             return self.attrs.apply(flag);
         }
@@ -280,6 +290,9 @@ mod tests {
     fn a_value_of_the_access_time_field_clears_the_whole_field() {
         let options = Options::parse(&["noatime", "strictatime"]);
         assert_eq!(options.attrs, Attrs { set: bits(Attr::MOUNT_ATTR_STRICTATIME), clear: ATIME });
+        assert_eq!(Options::parse(&["noatime", "atime"]).attrs, Attrs::default());
+        assert_eq!(Options::parse(&["bind", "atime"]).attrs.exact().clear & ATIME, 0);
+        assert_eq!(Options::parse(&["strictatime", "atime"]).attrs.set, bits(Attr::MOUNT_ATTR_STRICTATIME));
         assert_eq!(Options::parse(&["strictatime", "relatime"]).attrs, Attrs { set: 0, clear: ATIME });
     }
 
