@@ -102,20 +102,7 @@ impl Sets {
         {
             *set &= ours;
         }
-        self.limit_ambient(warnings);
         Ok(())
-    }
-
-    /// The kernel makes only those ambient that are permitted and inheritable. What older specs ask for beyond that is left
-    /// out with a warning, as with runc.
-    fn limit_ambient(&mut self, warnings: &mut Vec<String>) {
-        let refused = self.ambient & !(self.permitted & self.inheritable);
-        if refused != 0 {
-            let names = NAMES.iter().enumerate().filter(|(bit, _)| refused & 1 << bit != 0).map(|(_, name)| *name);
-            let names = names.collect::<Vec<_>>().join(", ");
-            warnings.push(format!("can't raise ambient capabilities that are not inheritable and permitted: {names}"));
-            self.ambient &= !refused;
-        }
     }
 
     /// Drops the rest of the bounding set, and keeps the permitted set across the change of user. Before that change:
@@ -219,16 +206,6 @@ fn number(capability: Capability) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_the_kernel_would_not_make_ambient_is_left_out_and_named() {
-        let kill = 1 << 5;
-        let mut sets = Sets { permitted: kill | 1, inheritable: kill, ambient: kill | 1, ..Sets::default() };
-        let mut warnings = Vec::new();
-        sets.limit_ambient(&mut warnings);
-        assert_eq!(sets.ambient, kill);
-        assert!(matches!(&warnings[..], [warning] if warning.ends_with(": CAP_CHOWN")), "{warnings:?}");
-    }
 
     #[test]
     fn the_names_stand_at_their_numbers() {
