@@ -39,3 +39,39 @@ pub fn find(name: &str) -> Result<PathBuf> {
     let path = directory().join(name);
     if path.is_file() { Ok(path) } else { Err(Error::NotBuilt { path }) }
 }
+
+/// The same for a binary that runs where there are no libraries. `cargo test -p test-fixtures` leaves a dynamic one in the
+/// debug directory.
+///
+/// # Errors
+/// `Dynamic` as well.
+pub fn find_static(name: &str) -> Result<PathBuf> {
+    let path = find(name)?;
+    let contents = std::fs::read(&path).map_err(Error::path("read", &path))?;
+    if has_interpreter(&contents) { Err(Error::Dynamic { path }) } else { Ok(path) }
+}
+
+/// Whether a 64-bit ELF file has a program header of the type PT_INTERP (elf(5)).
+fn has_interpreter(elf: &[u8]) -> bool {
+    const PT_INTERP: usize = 3;
+    let number = |at: usize, size: usize| {
+        let bytes = elf.get(at..at.checked_add(size)?)?;
+        bytes.iter().rev().try_fold(0, |number: usize, byte| Some(number.checked_mul(256)? + usize::from(*byte)))
+    };
+    let (Some(start), Some(size), Some(count)) = (number(32, 8), number(54, 2), number(56, 2)) else { return false };
+    (0..count).any(|at| number(start + at * size, 4) == Some(PT_INTERP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dynamic_binary_is_told_from_a_static_one() {
+        let own = std::fs::read("/proc/self/exe").unwrap();
+        assert_eq!(has_interpreter(&own), !cfg!(target_feature = "crt-static"));
+        // Without its program headers, or what they say.
+        assert!(!has_interpreter(own.get(..64).unwrap()));
+        assert!(!has_interpreter(b"#!/bin/sh\n"));
+    }
+}

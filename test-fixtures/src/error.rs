@@ -35,6 +35,8 @@ pub enum Error {
     Unsupported { what: &'static str, why: String },
     #[error("{} is not built: run `cargo xtask build`, or set RTC_BIN_DIR to its directory", path.display())]
     NotBuilt { path: PathBuf },
+    #[error("{} is linked dynamically, and is to run where there are no libraries: `cargo xtask build` builds it", path.display())]
+    Dynamic { path: PathBuf },
     #[error("left behind in node {node}:\n{leaks}")]
     Leaks { node: String, leaks: String },
 }

@@ -204,7 +204,7 @@ impl Layer {
     }
 
     fn workload(self) -> Result<Self> {
-        self.binary("bin/workload", &artifact::find(artifact::WORKLOAD)?)
+        self.binary("bin/workload", &artifact::find_static(artifact::WORKLOAD)?)
     }
 
     fn entry(mut self, path: &str, kind: tar::EntryType, mode: u32, contents: &[u8]) -> Result<Self> {
