@@ -160,7 +160,7 @@ impl Container {
     /// The roll-back after a failure is complete: no process, mount, cgroup or file is left.
     pub fn create(mut options: CreateOptions) -> Result<(Self, Started)> {
         if options.notify_socket {
-            notify::add_to(&mut options.spec, &options.root, &options.id);
+            notify::add_to(&mut options.spec, &options.root.join(options.id.as_str()));
         }
         create::create(&options)
     }

@@ -17,12 +17,12 @@ const DIRECTORY: &str = "notify";
 const SOCKET: &str = "notify.sock";
 const INSIDE: &str = "/run/notify";
 
-/// What the container needs to find the socket.
-pub(super) fn add_to(spec: &mut Spec, root: &Path, id: &crate::ContainerId) {
+/// What the container needs to find the socket; `directory` is its state directory.
+pub(super) fn add_to(spec: &mut Spec, directory: &Path) {
     let mut mount = Mount::default();
     mount.set_destination(INSIDE.into());
     mount.set_typ(Some("bind".to_owned()));
-    mount.set_source(Some(root.join(id.as_str()).join(DIRECTORY)));
+    mount.set_source(Some(directory.join(DIRECTORY)));
     mount.set_options(Some(["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec()));
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     mounts.push(mount);
@@ -35,6 +35,16 @@ pub(super) fn add_to(spec: &mut Spec, root: &Path, id: &crate::ContainerId) {
     }
 }
 
+/// The mount point of the socket's directory in the container.
+pub(super) fn inside() -> &'static Path {
+    Path::new(INSIDE)
+}
+
+/// Whether the container was made with a socket.
+pub(super) fn is_in(directory: &Directory) -> bool {
+    directory.path().join(DIRECTORY).is_dir()
+}
+
 pub(super) fn make_directory(directory: &Directory) -> Result<()> {
     let path = directory.path().join(DIRECTORY);
     fs::DirBuilder::new().mode(0o755).create(&path).map_err(directory.fail("mkdir", &path))
@@ -42,7 +52,7 @@ pub(super) fn make_directory(directory: &Directory) -> Result<()> {
 
 /// `None` for a container that was made without.
 pub(super) fn bind(directory: &Directory) -> Result<Option<UnixDatagram>> {
-    if !directory.path().join(DIRECTORY).is_dir() {
+    if !is_in(directory) {
         return Ok(None);
     }
     let bind = |directory: &Path| -> io::Result<UnixDatagram> {

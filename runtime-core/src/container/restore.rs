@@ -31,7 +31,7 @@ use super::checkpoint::{self, CheckpointError, CriuOptions, RestoreOptions, moun
 use super::create::{NewCgroup, ROLL_BACK, hooks_of, new_state};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State};
-use super::{Container, Started, Stdio, launch};
+use super::{Container, Started, Stdio, launch, notify};
 use crate::cgroup::Cgroup;
 use crate::children::{self, Child};
 use crate::error::RootfsError;
@@ -64,12 +64,18 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     let descriptors = images.descriptors.as_deref().unwrap_or_default();
     let stdio = stdio::settle(descriptors, files, &create.stdio).map_err(failed(id))?;
     let state = new_state(create, &stdio, process, &namespaces, &cgroup)?;
-    let plan = checkpoint::plan(&create.bundle, &create.spec, &cgroup).map_err(failed(id))?;
-
     let directory = Directory::new(&create.root, id);
+    let mut spec = create.spec.clone();
+    let notify = manifest.as_ref().is_some_and(|manifest| manifest.has_mount(notify::inside()));
+    if notify {
+        notify::add_to(&mut spec, directory.path());
+    }
+    let plan = checkpoint::plan(&create.bundle, &spec, &cgroup).map_err(failed(id))?;
+
     directory.make()?;
     let cgroup = NewCgroup::new(id, &cgroup);
-    let restore = Restore { options, id, images, manifest, stdio, criu, cgroup: &cgroup, plan, directory: &directory };
+    let restore =
+        Restore { options, id, images, manifest, stdio, criu, cgroup: &cgroup, plan, notify, directory: &directory };
     restore.run(state).map_err(|err| {
         let undone = cgroup.undo(|cgroup| cgroup.kill(ROLL_BACK).and_then(|()| cgroup.remove(ROLL_BACK)));
         match undone.and(directory.remove()) {
@@ -104,6 +110,8 @@ struct Restore<'a> {
     criu: Criu,
     cgroup: &'a NewCgroup<'a>,
     plan: Plan,
+    /// The container has a socket for sd_notify(3).
+    notify: bool,
     directory: &'a Directory,
 }
 
@@ -125,6 +133,9 @@ impl Restore<'_> {
         let create = &self.options.create;
         // Before there is anything to find: after a crash, delete needs to know the cgroup.
         self.directory.write(&state)?;
+        if self.notify {
+            notify::make_directory(self.directory)?;
+        }
         self.plan.make_mount_points().map_err(|err| Error::Rootfs { id: self.id.clone(), err: RootfsError(err) })?;
         self.cgroup.create(&create.spec)?;
 

@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("cgroup mounts come back as those of the new cgroup", cgroup_mounts),
     ("a restored container is whole", whole),
     ("a mount below a recursive bind comes back", below_a_bind),
+    ("a socket for sd_notify comes back", notify_socket),
     ("a session on a terminal gets the new one", terminal),
     ("a container without stdio", no_stdio),
     ("a network namespace by path is joined again", network_by_path),
@@ -145,6 +146,28 @@ pub(crate) fn talk(master: &OwnedFd, line: &str) -> String {
         text += &String::from_utf8_lossy(&buffer[..length]);
     }
     text
+}
+
+fn notify_socket() {
+    let bundle = Bundle::new(COUNT);
+    let (stdio, output) = crate::scene::pipes();
+    let mut options = bundle.options("first", stdio);
+    options.notify_socket = true;
+    let (container, started) = ok(Container::create(options));
+    let socket = ok(container.bind_notify_socket()).expect("it was asked for");
+    ok(container.start());
+    let mut counter = Counter { container, started, output };
+    assert_eq!(counter.next(), 0);
+    let last = counter.freeze_dry(bundle.images("one"), 0);
+    drop(socket);
+
+    let mut counter = bundle.restore("second", &bundle.images("one"));
+    counter.goes_on_after(last);
+    let socket = ok(counter.container.bind_notify_socket()).expect("it comes from the checkpoint");
+    let inside = format!("/proc/{}/root/run/notify/notify.sock", counter.container.pid().unwrap());
+    std::os::unix::net::UnixDatagram::unbound().unwrap().send_to(b"READY=1", inside).unwrap();
+    assert_eq!(socket.recv(&mut [0; 64]).unwrap(), 7);
+    counter.kill();
 }
 
 fn terminal() {

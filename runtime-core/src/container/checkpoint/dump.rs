@@ -19,7 +19,7 @@ use super::options::{CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, 
 use super::swrk::Plain;
 use super::work::{Work, open_dir};
 use super::{config_file, mounts, namespaces, network, plan, stdio};
-use crate::container::{Container, Status};
+use crate::container::{Container, Status, notify};
 use crate::{Error, Pid, Result};
 
 const LOG: &str = "dump.log";
@@ -44,7 +44,10 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     check(options).map_err(failed)?;
     let criu = Criu::find().map_err(criu_failed(container))?;
     check_features(container, options, &criu)?;
-    let spec = crate::spec::load(&container.state.bundle)?;
+    let mut spec = crate::spec::load(&container.state.bundle)?;
+    if notify::is_in(&container.directory) {
+        notify::add_to(&mut spec, container.directory.path());
+    }
 
     let images = Images::new(&options.image_dir).map_err(failed)?;
     let work = Work::new(options.work_dir.as_deref(), container.directory.path()).map_err(failed)?;

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::CheckpointError;
 use super::host::Host;
-use super::mounts::External;
+use super::mounts::{External, From};
 use super::options::CriuOptions;
 
 pub(crate) const FILE: &str = "rtc.json";
@@ -99,6 +99,12 @@ impl Timings {
 }
 
 impl Manifest {
+    /// Whether the spec had a bind mount there that is to be made again.
+    pub(crate) fn has_mount(&self, on: &Path) -> bool {
+        let is_there = |from: &From| matches!(from, From::Bind { destination, .. } if destination == on);
+        self.external_mounts.iter().any(|mount| is_there(&mount.from))
+    }
+
     /// Replaces the file whole or not at all.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), CheckpointError> {
         let (path, new) = (dir.join(FILE), dir.join(".rtc.json.new"));
