@@ -1,5 +1,6 @@
 //! `create`: from a spec to an init that waits for the start.
 
+use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,11 +39,15 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
     let directory = Directory::new(&options.root, id);
     directory.make()?;
     let cgroup = NewCgroup::new(id, &cgroup);
-    let parts = Parts { namespaces: &namespaces, cgroup: &cgroup, class: class.as_ref(), directory: &directory };
+    let class = class.as_ref();
+    let class_made = Cell::new(false);
+    let parts =
+        Parts { namespaces: &namespaces, cgroup: &cgroup, class, class_made: &class_made, directory: &directory };
     build(options, process, &parts).map_err(|err| {
         // The init, if there was one, is gone: it is ended where its owner is dropped.
         let cgroup = cgroup.undo(|cgroup| cgroup.remove(ROLL_BACK));
-        let class = class.as_ref().map_or(Ok(()), Class::remove).map_err(resctrl(id));
+        // As with the cgroup: before it was made it was somebody else's.
+        let class = class.filter(|_| class_made.get()).map_or(Ok(()), Class::remove).map_err(resctrl(id));
         let removed = cgroup.and(class).and(directory.remove());
         // A container that could not be made is destroyed as any other (OCI runtime, "Lifecycle", steps 12 and 13).
         run_poststop(id, &hooks(&options.spec, |hooks| hooks.poststop()), &stopped(options));
@@ -58,6 +63,7 @@ struct Parts<'a> {
     namespaces: &'a Namespaces,
     cgroup: &'a NewCgroup<'a>,
     class: Option<&'a Class>,
+    class_made: &'a Cell<bool>,
     directory: &'a Directory,
 }
 
@@ -125,7 +131,7 @@ fn stopped(options: &CreateOptions) -> HookState {
 
 fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>) -> Result<(Container, Started)> {
     let (id, spec) = (&options.id, &options.spec);
-    let Parts { namespaces, cgroup, class, directory } = *parts;
+    let Parts { namespaces, cgroup, class, class_made, directory } = *parts;
     fault::after(id, Point::Directory)?;
     let linux = spec.linux().as_ref();
     let process = process::resolve(id, process_spec, process::schedule(process_spec, linux), &options.stdio)?;
@@ -145,6 +151,7 @@ fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>)
     }
     fault::after(id, Point::Owner)?;
     class.map_or(Ok(()), Class::create).map_err(resctrl(id))?;
+    class_made.set(true);
     fault::after(id, Point::Class)?;
 
     let [prestart, create_runtime, create_container, start_container] = hooks_of(spec);
