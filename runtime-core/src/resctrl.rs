@@ -109,9 +109,18 @@ impl Class {
     }
 
     fn write_schemata(&self) -> Result<(), Error> {
+        self.set(&self.schemata)
+    }
+
+    /// Gives the class the schemata of `spec`, and with it every container that is in it.
+    pub(crate) fn update(&self, spec: &LinuxIntelRdt) -> Result<(), Error> {
+        self.set(&schemata(spec))
+    }
+
+    fn set(&self, schemata: &[String]) -> Result<(), Error> {
         let path = self.path.join("schemata");
         // One write a line: the kernel stops at the first that it does not take.
-        self.schemata.iter().try_for_each(|line| write(&path, line))
+        schemata.iter().try_for_each(|line| write(&path, line))
     }
 
     /// Another container's class is joined as it is, or not at all.
@@ -210,6 +219,8 @@ mod tests {
         class.join(Pid::new(7).unwrap()).unwrap();
         assert_eq!(read(&root.path().join("web/schemata")), "MB:0=20\n");
         assert_eq!(read(&root.path().join("web/tasks")), "7\n");
+        class.update(&serde_json::from_value(serde_json::json!({"memBwSchema": "MB:0=70"})).unwrap()).unwrap();
+        assert_eq!(read(&root.path().join("web/schemata")), "MB:0=70\n");
         for file in ["schemata", "tasks"] {
             fs::remove_file(root.path().join("web").join(file)).unwrap();
         }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxIntelRdt, LinuxMemory, LinuxPids, LinuxResources};
 use runtime_core::container::Status;
 
 use crate::context::Context;
@@ -88,11 +88,11 @@ pub(crate) struct Update {
     #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
     pids_limit: Option<i64>,
 
-    /// L3 cache schema of Intel RDT
+    /// L3 cache schema of Intel RDT, for a container whose spec has an intelRdt
     #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
 
-    /// Memory bandwidth schema of Intel RDT
+    /// Memory bandwidth schema of Intel RDT, for a container whose spec has an intelRdt
     #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
 }
@@ -105,17 +105,19 @@ impl Update {
             None => self.given()?,
         };
         complete(&mut resources);
-        let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-        if given(&self.l3_cache_schema) {
-            return Err(Error::L3CacheSchema);
-        }
-        if given(&self.mem_bw_schema) {
-            return Err(Error::MemBwSchema);
+        let (cache, bandwidth) = (given(&self.l3_cache_schema), given(&self.mem_bw_schema));
+        if !container.has_class() {
+            cache.map_or(Ok(()), |_| Err(Error::L3CacheSchema))?;
+            bandwidth.map_or(Ok(()), |_| Err(Error::MemBwSchema))?;
         }
         if container.status()? == Status::Stopped {
             return Err(Error::NotRunning);
         }
         container.update(&resources)?;
+        let mut schemata = LinuxIntelRdt::default();
+        schemata.set_l3_cache_schema(cache.map(str::to_owned));
+        schemata.set_mem_bw_schema(bandwidth.map(str::to_owned));
+        container.update_class(&schemata)?;
         Ok(ExitCode::SUCCESS)
     }
 

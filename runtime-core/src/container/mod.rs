@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use oci_spec::runtime::{LinuxResources, Process as ProcessSpec, Spec};
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources, Process as ProcessSpec, Spec};
 
 pub use crate::cgroup::SubCgroup;
 use crate::cgroup::{Details, OomWatch, Stats};
@@ -197,6 +197,16 @@ impl Container {
 
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         update::update(self, resources)
+    }
+
+    /// Whether it is in a class of cache and memory bandwidth, which [`Container::update_class`] needs.
+    pub fn has_class(&self) -> bool {
+        self.state.class.is_some()
+    }
+
+    /// Changes the schemata of the container's class; nothing without one.
+    pub fn update_class(&self, schemata: &LinuxIntelRdt) -> Result<()> {
+        update::update_class(self, schemata)
     }
 
     /// Writes the container's processes into an image directory; they end, or run on with

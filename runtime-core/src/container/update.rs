@@ -1,6 +1,6 @@
 //! `update`: new limits for a container that lives.
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 
 use super::{Container, Status};
 use crate::{Error, Result};
@@ -16,4 +16,9 @@ pub(super) fn update(container: &Container, resources: &LinuxResources) -> Resul
             status,
         }),
     }
+}
+
+pub(super) fn update_class(container: &Container, schemata: &LinuxIntelRdt) -> Result<()> {
+    let Some(class) = &container.state.class else { return Ok(()) };
+    class.update(schemata).map_err(|err| Error::Resctrl { id: container.id().clone(), err })
 }
