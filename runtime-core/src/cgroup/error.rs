@@ -60,7 +60,7 @@ pub enum Error {
     )]
     InternalProcesses { path: PathBuf, controllers: String },
     /// As runc words it.
-    #[error("bad sub cgroup path: {path} leads out of the container's cgroup")]
+    #[error("bad sub cgroup path: {path} is not a sub cgroup path")]
     NotBelow { path: PathBuf },
     #[error("unknown controller {controller}")]
     UnknownController { controller: String },
