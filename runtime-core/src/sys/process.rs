@@ -96,10 +96,12 @@ pub(crate) fn end_on_signals() {
         // SAFETY: async-signal-safe (signal-safety(7)), and takes a number alone.
         unsafe { libc::_exit(128 + signal) }
     }
-    let handler = end as extern "C" fn(libc::c_int);
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
-        // SAFETY: a handler of the right type that makes one async-signal-safe call; these signals can be handled.
-        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    extern "C" fn go_on(_: libc::c_int) {}
+    let [end, go_on] = [end as extern "C" fn(libc::c_int), go_on].map(|handler| handler as libc::sighandler_t);
+    // A failure closes the terminal that was just made, and is told after its hangup.
+    for (signal, handler) in [(libc::SIGHUP, go_on), (libc::SIGINT, end), (libc::SIGQUIT, end), (libc::SIGTERM, end)] {
+        // SAFETY: a handler of the right type that makes at most one async-signal-safe call; these signals can be handled.
+        unsafe { libc::signal(signal, handler) };
     }
 }
 

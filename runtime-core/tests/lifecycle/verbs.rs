@@ -4,13 +4,14 @@ use runtime_core::container::{Container, Status};
 use runtime_core::{ContainerId, Error, ErrorKind, Signal};
 use serde_json::json;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, chain, exec};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a_container_runs_and_its_exit_code_comes_back", a_container_runs_and_its_exit_code_comes_back),
     ("nothing_runs_before_the_start", nothing_runs_before_the_start),
     ("a_created_container_is_deleted", a_created_container_is_deleted),
     ("a_created_container_ends_of_a_signal", a_created_container_ends_of_a_signal),
+    ("a_failure_after_the_terminal_is_told", a_failure_after_the_terminal_is_told),
     ("a_program_that_handles_no_signal_is_pid_1", a_program_that_handles_no_signal_is_pid_1),
     ("an_id_is_taken_until_it_is_deleted", an_id_is_taken_until_it_is_deleted),
     ("a_running_container_is_deleted_by_force_alone", a_running_container_is_deleted_by_force_alone),
@@ -69,6 +70,24 @@ fn a_created_container_ends_of_a_signal() {
         container.delete(false).unwrap();
         bundle.assert_nothing_left();
     }
+}
+
+/// The terminal goes first, and its hangup comes to the init.
+fn a_failure_after_the_terminal_is_told() {
+    let mut bundle = Bundle::new("exec sleep 60");
+    bundle.terminal = true;
+    bundle.spec["process"]["terminal"] = true.into();
+    let (container, running) = bundle.create().unwrap();
+    container.start().unwrap();
+    let process = json!({"user": {"uid": 0, "gid": 0}, "args": ["missing"], "env": ["PATH=/bin"], "cwd": "/",
+        "terminal": true});
+    let err = exec(&container, process, true).map(drop).unwrap_err();
+    assert!(chain(&err).contains("executable file not found in $PATH"), "{}", chain(&err));
+    container.delete(true).unwrap();
+    assert_eq!(running.finish().0, 137);
+    bundle.spec["process"]["args"] = json!(["missing"]);
+    let refused = bundle.refused();
+    assert!(refused.contains("executable file not found in $PATH"), "{refused}");
 }
 
 /// What the init handles is not the program's: the kernel spares it the signal.
