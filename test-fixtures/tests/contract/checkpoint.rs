@@ -3,7 +3,7 @@
 use containerd_shim_protos::api::Status;
 use test_fixtures::{Image, Node, NodeConfig};
 
-use crate::by_socket::{BUNDLE, IMAGES, Shim, is};
+use crate::by_socket::{IMAGES, Shim, is};
 use crate::host::{Check, Host, LONG, Runtime};
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -109,39 +109,54 @@ fn in_another_node(host: &Host) {
     let config = NodeConfig { tree: host.lane.tree, cgroups: host.lane.cgroups, ..NodeConfig::default() };
     let other = Host { node: Node::start(config).unwrap(), lane: host.lane };
     let script = "n=0; while :; do n=$((n+1)); echo $n >/count; usleep 1000; done";
-    let counted = |host: &Host| host.node.read_text(&format!("{BUNDLE}/rootfs/count")).ok()?.parse::<u64>().ok();
+    // The count, once it is past one: the file is empty for a moment each time.
+    let counted_past = |host: &Host, at: u64| {
+        let mut count = 0;
+        host.wait("it counts on", || {
+            count = host.node.read_text(COUNT).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+            count > at
+        });
+        count
+    };
 
     let shim = Shim::start(host, script, None);
     shim.create(LONG, "").unwrap();
     shim.start_task(LONG).unwrap();
-    host.wait("it counts", || counted(host).is_some_and(|count| count > 100));
-    let mut at = counted(host).unwrap();
-    dump_and_end(shim, host);
+    let mut at = counted_past(host, 100);
+    let mut file = dump_and_end(shim, host);
 
-    // There and back again. A new bundle each time: what it knows of the count it has from the images alone.
+    // There and back again. A new bundle each time, with what is of the root filesystem's: the shell may have been dumped
+    // with the file open, and be about to write. What it knows of the count it has from the images alone.
     for (from, to) in [(host, &other), (&other, host)] {
         let shim = Shim::start(to, script, None);
         from.node.copy_directory_to(MOVING, &to.node).unwrap();
         from.node.run(["rm", "-r", MOVING]).unwrap();
+        at = String::from_utf8_lossy(&file).trim().parse().unwrap_or(at);
+        to.node.write(COUNT, &file).unwrap();
         assert_eq!(shim.create(LONG, MOVING).unwrap().pid, 0);
         shim.start_task(LONG).unwrap();
-        to.wait("it counts on", || counted(to).is_some_and(|count| count > at));
-        assert!(counted(to).unwrap() < at + 10_000, "it goes on where it was");
-        at = counted(to).unwrap();
+        let count = counted_past(to, at);
+        assert!(count < at + 10_000, "it goes on where it was");
+        at = count;
         to.node.run(["rm", "-r", MOVING]).unwrap();
-        dump_and_end(shim, to);
+        file = dump_and_end(shim, to);
     }
     host.node.run(["rm", "-r", MOVING]).unwrap();
 }
 
 /// Outlives the bundle.
 const MOVING: &str = "/tmp/moving";
+/// What the container writes; in the bundle's root filesystem.
+const COUNT: &str = "/tmp/bundle/rootfs/count";
 
-fn dump_and_end(shim: Shim<'_>, host: &Host) {
+/// The contents of the file that the container writes.
+fn dump_and_end(shim: Shim<'_>, host: &Host) -> Vec<u8> {
     host.node.run(["mkdir", "-p", IMAGES]).unwrap();
     shim.checkpoint(LONG).unwrap();
     shim.wait("dumped and gone", is(Status::STOPPED));
+    let file = host.node.read(COUNT).unwrap();
     host.node.run(["mv", IMAGES, MOVING]).unwrap();
     assert_eq!(shim.delete().exit_status, 137);
     shim.shut_down();
+    file
 }

@@ -224,7 +224,7 @@ impl Host {
     }
 
     #[track_caller]
-    pub(crate) fn wait(&self, what: &str, done: impl Fn() -> bool) {
+    pub(crate) fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
         let started = Instant::now();
         while !done() {
             assert!(started.elapsed() < LONG, "not so after {LONG:?}: {what}");
