@@ -11,7 +11,8 @@ use criu::{After, Answer, Common, Criu, DumpOptions, Log, MINIMUM, Notification,
 use oci_spec::runtime::Spec;
 
 use super::error::CheckpointError;
-use super::frozen::{Guard, freeze, settle};
+use super::frozen::{freeze, settle};
+use super::guard::Guard;
 use super::host::Host;
 use super::images::Images;
 use super::manifest::{self, Manifest, Timings};

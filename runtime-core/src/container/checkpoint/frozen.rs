@@ -8,24 +8,17 @@
 //! until its patience of ten seconds ends, in vain ("Unseizable non-zombie N found, state D"). posix_spawn(3) is made that way,
 //! and with it many shells and most language runtimes: of a shell that forks all the time one dump in some thirty failed.
 //! So after the freeze such pairs are looked for, and if there is one the container runs for a moment and is frozen again.
-//!
-//! CRIU leaves the freezer as it found it, frozen, also when it takes its work back because this process has died: hence the
-//! guard, a process that thaws the container then.
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{PipeWriter, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::error::CheckpointError;
-use crate::children::{self, Child};
 use crate::container::Container;
 use crate::container::kill::DEADLINE;
-use crate::sys::guard::{self, Orders};
 use crate::sys::process::share_memory;
 use crate::{Error, Pid, Result};
 
@@ -68,41 +61,6 @@ pub(super) fn freeze(container: &Container, paused: bool) -> Result<()> {
     }
 }
 
-/// Thaws the container if this process dies before it is dropped, as soon as CRIU has ended too.
-#[derive(Debug)]
-pub(super) struct Guard {
-    lifeline: PipeWriter,
-    child: Child,
-}
-
-impl Guard {
-    /// `criu` is the pidfd of the CRIU that serves this process. `None` for a container that was paused before, and is to
-    /// stay so.
-    pub(super) fn new(container: &Container, criu: BorrowedFd<'_>, paused: bool) -> Result<Option<Self>> {
-        let file = container.state.cgroup.thaw_file().map_err(container.cgroup_failed())?;
-        let Some((file, text)) = file.filter(|_| !paused) else { return Ok(None) };
-        let start = || {
-            let (reader, lifeline) = std::io::pipe()?;
-            let orders = Orders { lifeline: reader.as_fd(), after: criu, file: file.as_fd(), text: text.as_bytes() };
-            let mut hold = children::hold();
-            let (pid, pidfd) = guard::spawn(&orders)?;
-            let pid = Pid::new(pid).ok_or(Errno::RANGE)?;
-            Ok(Some(Self { lifeline, child: hold.adopt(pid, pidfd) }))
-        };
-        let failed =
-            |err| Error::System { id: container.id().clone(), operation: "start the guard of a checkpoint", err };
-        start().map_err(failed)
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Err(err) = self.lifeline.write_all(&[0]).and_then(|()| self.child.wait()) {
-            tracing::warn!(%err, "end the guard of a checkpoint");
-        }
-    }
-}
-
 /// Whatever CRIU did to the freezer: the container is to be frozen afterwards if it was before and lives, and else not.
 /// What is to die must be thawed too (cgroup v1).
 pub(super) fn settle(container: &Container, frozen: bool) {
@@ -123,18 +81,19 @@ pub(super) fn settle(container: &Container, frozen: bool) {
 fn in_vfork(container: &Container) -> Result<Option<Pid>> {
     let pids = container.pids()?;
     let inside: HashSet<i32> = pids.iter().map(|pid| pid.as_raw()).collect();
-    Ok(pids.into_iter().find(|&pid| {
-        parent(pid).filter(|parent| inside.contains(parent)).is_some_and(|parent| {
-            match share_memory(pid.as_raw(), parent) {
-                Ok(shared) => shared,
-                Err(Errno::SRCH) => false,
-                Err(err) => {
-                    tracing::debug!(%pid, %err, "kcmp");
-                    false
-                }
+    for pid in pids {
+        let Some(parent) = parent(pid).filter(|parent| inside.contains(parent)) else { continue };
+        match share_memory(pid.as_raw(), parent) {
+            Ok(true) => return Ok(Some(pid)),
+            Ok(false) | Err(Errno::SRCH) => {}
+            Err(err) => {
+                // A kernel without kcmp(2), for instance: CRIU finds such a pair too, ten seconds later.
+                tracing::warn!(id = %container.id(), %err, "cannot look for a vfork under way");
+                return Ok(None);
             }
-        })
-    }))
+        }
+    }
+    Ok(None)
 }
 
 /// Field 4 of proc_pid_stat(5). The command's name is in parentheses and may hold any byte.

@@ -10,14 +10,15 @@
 //! - `options`: what can be told; `manifest`: rtc.json; `host`: what of this host matters to it.
 //! - `mounts` (with `mountinfo`): which mounts are not in the images. `namespaces`, `network`: which namespaces.
 //! - `stdio`: the standard streams, which belong to whoever asks.
-//! - `dump`: the verb. `frozen`: how the container is frozen for it. `images`: what a failed one leaves. `swrk`: how CRIU is
-//!   started. `work`: where its log is.
+//! - `dump`: the verb. `frozen`: how the container is frozen for it. `guard`: who thaws it if we are killed. `images`: what a
+//!   failed one leaves. `swrk`: how CRIU is started. `work`: where its log is.
 //!
 //! A dump that fails leaves the container as it was and the directory without what the dump wrote.
 
 mod dump;
 mod error;
 mod frozen;
+mod guard;
 pub(super) mod host;
 mod images;
 pub(super) mod manifest;
