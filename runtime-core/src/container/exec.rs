@@ -61,7 +61,10 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
     if let Some(path) = &options.pid_file {
         launch::write_pid_file(id, path, launched.pid()?)?;
     }
-    launched.execute()?;
+    launched.execute().inspect_err(|_| {
+        // The first error is the one to tell.
+        options.pid_file.as_ref().and_then(|path| std::fs::remove_file(path).ok());
+    })?;
     match launched.into_parts() {
         Some((child, _)) => Ok(Started { child, console }),
         None => Err(Error::NotFound { id: id.clone() }),

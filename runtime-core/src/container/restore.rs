@@ -164,13 +164,13 @@ impl Restore<'_> {
 
     fn container(&self, state: State, child: Child, console: Option<OwnedFd>) -> Result<(Container, Started)> {
         let create = &self.options.create;
-        if let Some(path) = &create.pid_file {
-            launch::write_pid_file(self.id, path, child.pid).inspect_err(|_| end(&child))?;
-        }
         let pidfd = child.pidfd().try_clone_to_owned().map_err(|err| {
             end(&child);
             Error::System { id: self.id.clone(), operation: "duplicate a pidfd", err }
         })?;
+        if let Some(path) = &create.pid_file {
+            launch::write_pid_file(self.id, path, child.pid).inspect_err(|_| end(&child))?;
+        }
         let directory = Directory::new(&create.root, self.id);
         let container = Container { directory, state, pidfd: Some(pidfd), channel: Mutex::new(None) };
         Ok((container, Started { child, console }))

@@ -1,15 +1,17 @@
 //! Further processes in a running container.
 
+use runtime_core::container::ExecOptions;
 use runtime_core::{ErrorKind, Signal};
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, chain, exec};
+use crate::bundle::{Bundle, chain, exec, stdio};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("an_exec_is_in_the_containers_namespaces", an_exec_is_in_the_containers_namespaces),
     ("an_exec_has_its_own_user_and_directory", an_exec_has_its_own_user_and_directory),
     ("an_exec_on_a_terminal", an_exec_on_a_terminal),
     ("an_exec_of_a_missing_program", an_exec_of_a_missing_program),
+    ("an_exec_that_fails_at_the_last_leaves_no_pid_file", an_exec_that_fails_at_the_last_leaves_no_pid_file),
     ("an_exec_in_a_stopped_container", an_exec_in_a_stopped_container),
 ];
 
@@ -70,6 +72,21 @@ fn an_exec_of_a_missing_program() {
         assert_eq!(err.kind(), ErrorKind::InvalidArgument);
         assert!(chain(&err).ends_with(r#"exec: "foo": executable file not found in $PATH"#), "{}", chain(&err));
         assert_eq!(container.pids().unwrap().len(), 1);
+    });
+}
+
+/// The program is there, but what would interpret it is not: only execve(2) sees that.
+fn an_exec_that_fails_at_the_last_leaves_no_pid_file() {
+    with_container(|container| {
+        let script = "printf '#!/nowhere' >/tmp/script; chmod +x /tmp/script";
+        assert_eq!(exec(container, process(script), false).unwrap().finish().0, 0);
+        let mut process = process("");
+        process["args"] = json!(["/tmp/script"]);
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = ExecOptions::new(serde_json::from_value(process).unwrap(), stdio(false).0);
+        options.pid_file = Some(directory.path().join("pid"));
+        assert!(container.exec(options).is_err());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     });
 }
 
