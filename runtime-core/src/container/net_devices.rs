@@ -107,18 +107,28 @@ impl Moved {
         self.devices.clear();
     }
 
+    /// All that can go back; the first failure is told.
     fn give_back(&self) -> Result<()> {
         let give = || {
             let netlink = Netlink::open().map_err(|err| ("lo".to_owned(), err))?;
-            self.devices.iter().try_for_each(|device| {
+            let given = self.devices.iter().map(|device| {
                 let link = netlink.link(&device.name_there);
                 link.and_then(|link| netlink.move_link(link.index, &device.name_here, self.here.as_fd()))
                     .map_err(|err| (device.name_there.clone(), err))
-            })
+            });
+            Ok(given.collect::<Vec<_>>())
         };
         let given = inside::run(&self.id, &self.there, CloneFlags::CLONE_NEWNET, give)?;
         given
-            .and_then(|()| self.devices.iter().try_for_each(|device| set_up(&device.name_here, device, device.up)))
+            .and_then(|given| {
+                let ready = self
+                    .devices
+                    .iter()
+                    .zip(given)
+                    .map(|(device, given)| given.and_then(|_| set_up(&device.name_here, device, device.up)));
+                // Collected first: one that fails does not keep the others.
+                ready.collect::<Vec<_>>().into_iter().collect()
+            })
             .map_err(|(device, err)| failure(&self.id, "give back", &device, err))
     }
 }
