@@ -1,7 +1,5 @@
 //! The tests that SPEC.md and SECURITY.md name are there.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::collections::BTreeSet;
 use std::path::Path;
 

@@ -90,22 +90,21 @@ fn nothing_is_left_of_a_node() {
     assert_eq!(cgroups_named(&own), [""; 0]);
 }
 
-/// The other half of the next test, which runs this one in a process of its own, to be killed.
-#[test]
-#[ignore = "waits to be killed; see a_node_dies_with_its_owner"]
-fn owner() {
-    let node = bare();
-    println!("owner of {}", node.pid());
-    sleep(SOON);
-}
+/// Tells the next test's other half, a process of its own, to make a node and wait to be killed.
+const OWNER: &str = "RTC_TEST_OWNER";
 
 #[test]
 fn a_node_dies_with_its_owner() {
     if skipped() {
         return;
     }
+    if std::env::var_os(OWNER).is_some() {
+        let node = bare();
+        println!("owner of {}", node.pid());
+        return sleep(SOON);
+    }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--ignored", "--exact", "--nocapture", "owner"]).stdout(Stdio::piped());
+    command.args(["--exact", "--nocapture", "a_node_dies_with_its_owner"]).env(OWNER, "1").stdout(Stdio::piped());
     let mut owner = command.spawn().unwrap();
     let mut output = std::io::BufReader::new(owner.stdout.take().unwrap());
     let pid = loop {
