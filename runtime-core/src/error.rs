@@ -187,6 +187,8 @@ pub(crate) enum InitErrorKind {
     Channel(#[from] crate::init::channel::Error),
     #[error("it ended with {code} without a word")]
     Died { code: u32 },
+    #[error("it was killed for lack of memory: the memory limit is too low")]
+    OutOfMemory,
 }
 
 impl Error {
@@ -207,6 +209,7 @@ impl Error {
             // No such device, or a name that is taken or cannot be.
             Self::NetDevice { err: Errno::NODEV | Errno::EXIST | Errno::INVAL, .. } => ErrorKind::InvalidArgument,
             Self::Init { err: InitError(InitErrorKind::Failed(failure)), .. } => failure.kind,
+            Self::Init { err: InitError(InitErrorKind::OutOfMemory), .. } => ErrorKind::InvalidArgument,
             Self::RollBack { err, .. } => err.kind(),
             Self::Criu { err, .. } => criu_kind(err),
             Self::Checkpoint { err, .. } => err.kind(),

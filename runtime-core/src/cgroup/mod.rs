@@ -271,6 +271,17 @@ impl Cgroup {
         }
     }
 
+    /// How many processes the kernel has ended for lack of memory. 0 where nothing counts: without a memory controller, and
+    /// once the cgroup is gone.
+    pub(crate) fn oom_kills(&self) -> Result<u64, Error> {
+        match (&self.unified, self.controller("memory")) {
+            (Some(dir), _) if self.is_v2() => oom::kills(&dir.path.join(oom::COUNTER_V2)),
+            (_, Some(dir)) => oom::kills(&dir.path.join(oom::COUNTER_V1)),
+            _ => Ok(None),
+        }
+        .map(Option::unwrap_or_default)
+    }
+
     pub fn view(&self) -> View {
         if let (true, Some(dir)) = (self.is_v2(), &self.unified) {
             return View::V2(dir.path.clone());

@@ -10,6 +10,14 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::{Error, file};
 
+pub(super) const COUNTER_V1: &str = "memory.oom_control";
+pub(super) const COUNTER_V2: &str = "memory.events";
+
+/// `None` when there is no such file.
+pub(super) fn kills(counter: &Path) -> Result<Option<u64>, Error> {
+    Ok(file::read_pairs(counter)?.map(|pairs| pairs.get("oom_kill")))
+}
+
 /// Tells of OOM kills: an eventfd on v1, inotify on `memory.events` on v2. Readable when there may be news; owns its
 /// descriptor.
 #[derive(Debug)]
@@ -38,7 +46,7 @@ impl AsFd for OomWatch {
 impl OomWatch {
     /// The kernel signals the eventfd at each OOM of the cgroup, and once more when the cgroup is removed.
     pub(super) fn v1(dir: &Path) -> Result<Self, Error> {
-        let counter = dir.join("memory.oom_control");
+        let counter = dir.join(COUNTER_V1);
         let fail = |err| Error::OomWatch { path: counter.clone(), err };
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(fail)?;
         let control: OwnedFd = File::open(&counter).map_err(|err| fail(file::errno(&err)))?.into();
@@ -51,13 +59,13 @@ impl OomWatch {
 
     /// `memory.events` tells of kills, `cgroup.events` of the last process' end.
     pub(super) fn v2(dir: &Path) -> Result<Self, Error> {
-        let counter = dir.join("memory.events");
+        let counter = dir.join(COUNTER_V2);
         let fail = |err| Error::OomWatch { path: counter.clone(), err };
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(fail)?;
         match inotify.add_watch(&counter, AddWatchFlags::IN_MODIFY) {
             Ok(_) => {}
             Err(Errno::ENOENT) => {
-                let (limit, value, path) = ("OOM watch", "memory.events".to_owned(), dir.to_owned());
+                let (limit, value, path) = ("OOM watch", COUNTER_V2.to_owned(), dir.to_owned());
                 return Err(Error::MissingController {
                     limit,
                     value,
@@ -105,6 +113,6 @@ impl OomWatch {
     }
 
     fn count(&self) -> Result<Option<u64>, Error> {
-        Ok(file::read_pairs(&self.counter)?.map(|pairs| pairs.get("oom_kill")))
+        kills(&self.counter)
     }
 }

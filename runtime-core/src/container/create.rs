@@ -13,7 +13,7 @@ use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State, hooks};
 use super::{Container, CreateOptions, StartBy, Started, Stdio, notify, process};
 use crate::cgroup::Cgroup;
-use crate::error::{RootfsError, SeccompError};
+use crate::error::{InitError, InitErrorKind, RootfsError, SeccompError};
 use crate::fault::{self, Point};
 use crate::hooks::HookState;
 use crate::init::message::Environment;
@@ -23,6 +23,9 @@ use crate::{ContainerId, Error, Result, seccomp, spec};
 
 /// How long processes that were ended may keep their cgroup busy while a failed create is undone.
 pub(super) const ROLL_BACK: Duration = Duration::from_secs(5);
+
+/// The exit code of a process that SIGKILL ended.
+const KILLED: u32 = 128 + libc::SIGKILL as u32;
 
 pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
     let id = &options.id;
@@ -44,6 +47,7 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
     let parts =
         Parts { namespaces: &namespaces, cgroup: &cgroup, class, class_made: &class_made, directory: &directory };
     build(options, process, &parts).map_err(|err| {
+        let err = out_of_memory(err, &cgroup);
         // The init, if there was one, is gone: it is ended where its owner is dropped.
         let cgroup = cgroup.undo(|cgroup| cgroup.remove(ROLL_BACK));
         // As with the cgroup: before it was made it was somebody else's.
@@ -107,6 +111,18 @@ impl Deref for NewCgroup<'_> {
 fn resctrl(id: &ContainerId) -> impl Fn(crate::resctrl::Error) -> Error {
     let id = id.clone();
     move |err| Error::Resctrl { id: id.clone(), err }
+}
+
+/// An init that was killed is told apart from one that the kernel has killed for the spec's own limit.
+fn out_of_memory(err: Error, cgroup: &Cgroup) -> Error {
+    match err {
+        Error::Init { id, operation, err: InitError(InitErrorKind::Died { code: KILLED }) }
+            if cgroup.oom_kills().is_ok_and(|kills| kills > 0) =>
+        {
+            Error::Init { id, operation, err: InitError(InitErrorKind::OutOfMemory) }
+        }
+        other => other,
+    }
 }
 
 /// The specification wants a warning and no more when these fail.

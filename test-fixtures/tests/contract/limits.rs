@@ -9,6 +9,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("memory limit", memory_limit),
     ("cpu limit", cpu_limit),
     ("cpu shares", cpu_shares),
+    ("no memory to begin with", no_memory_to_begin_with),
     ("out of memory", out_of_memory),
 ];
 
@@ -83,6 +84,15 @@ fn cpu_shares(host: &Host) {
         assert_eq!(read(host, "cpu", "cpu.shares"), "512");
     }
     host.kill_and_remove("c1");
+}
+
+/// The kernel ends the runtime's own process, or it refuses the limit: in no case is that all one hears.
+fn no_memory_to_begin_with(host: &Host) {
+    if !host.has_controller("memory") {
+        eprintln!("skipped: no memory controller");
+        return;
+    }
+    host.run_refuses(&["--memory-limit", "4096"], &["true"], &["memory limit"]);
 }
 
 fn out_of_memory(host: &Host) {
