@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use criu::images::{Contents, Kind};
 use criu::{After, Common, Criu, Direct, DumpOptions, PreDumpOptions};
 use test_fixtures::artifact;
 
@@ -86,6 +87,13 @@ fn only_what_changed_is_copied_again() {
     last.after = After::Run;
     criu.start(last, &Direct).unwrap().run(&mut (), PATIENCE).unwrap();
     assert!(process.0.try_wait().unwrap().is_none(), "it was to run on");
+
+    let [before, _, made] = ["1", "2", "3"].map(|name| Contents::read(&directory.join(name)).unwrap());
+    assert_eq!((before.kind, made.kind), (Kind::PreDump, Kind::Checkpoint));
+    assert_eq!((&before.problems, &made.problems), (&Vec::new(), &Vec::new()));
+    assert!(before.memory().total().stored >= SIZE * MIB, "{:?}", before.memory());
+    assert!(made.processes[0].memory.anonymous.in_parent >= SIZE * MIB, "{:?}", made.memory());
+    assert_eq!(made.parents.len(), 2);
 
     let [first, second, last] = ["1", "2", "3"].map(|name| pages(&directory.join(name)));
     assert!(first >= SIZE * MIB, "{first} bytes at first");

@@ -19,6 +19,7 @@ pub mod features;
 pub mod hooks;
 pub mod id;
 pub mod id_map;
+pub mod images;
 pub mod init;
 pub mod memory;
 mod netlink;

@@ -49,8 +49,9 @@ use crate::children::Child;
 use crate::init::channel::Channel;
 use crate::{ContainerId, Pid, Result, Signal};
 pub use checkpoint::{
-    CgroupMode, CheckpointError, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, RestoreOptions,
-    Transport,
+    CgroupMode, Change, CheckpointError, CheckpointOptions, Checkpointed, Checksums, Comparison, CriuOptions,
+    Difference, Inspection, Maker, MemoryChange, NetworkLock, OptionChange, OwnedFile, PageServer, ProcessName, Record,
+    RestoreOptions, RestoreTimings, Sets, SizeChange, Timings, Transport, Verify,
 };
 pub use status::Status;
 

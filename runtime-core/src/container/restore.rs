@@ -23,11 +23,12 @@ use criu::images::Images;
 use criu::{Answer, CgroupRoot, Common, Criu, Log, MINIMUM, Notification};
 use oci_spec::runtime::Hook;
 
+use super::checkpoint::inventory;
 use super::checkpoint::manifest::Manifest;
 use super::checkpoint::network::{self, is_in_images};
 use super::checkpoint::swrk::{InCgroups, Plain, with_root};
 use super::checkpoint::work::{Work, open_dir};
-use super::checkpoint::{self, CheckpointError, CriuOptions, RestoreOptions, mounts, namespaces, stdio};
+use super::checkpoint::{self, CheckpointError, CriuOptions, RestoreOptions, mounts, namespaces, phases, stdio};
 use super::create::{NewCgroup, ROLL_BACK, hooks_of, new_state};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State};
@@ -53,6 +54,9 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     // Damaged images are found before anything is made.
     let images = Images::read(&options.image_dir).map_err(criu_failed)?;
     let manifest = Manifest::read(&options.image_dir).map_err(failed(id))?;
+    if let Some(manifest) = &manifest {
+        inventory::check_all(&options.image_dir, manifest).map_err(failed(id))?;
+    }
     check_stdio(&images, &create.stdio).map_err(failed(id))?;
     let criu = Criu::find().map_err(criu_failed)?;
 
@@ -197,9 +201,11 @@ impl Restore<'_> {
         })??;
         worker.request_mut().common.cgroup_roots = cgroup_roots(worker.pid());
         let mut notify = |notification: Notification, _: BorrowedFd<'_>| arriving.notified(notification);
-        let restored = worker.run(&mut notify, self.options.limit);
+        let span = phases::restore(self.id);
+        let restored = span.in_scope(|| worker.run(&mut notify, self.options.limit));
         let blamed = |err| self.criu.blame(work.keep_log(err, LOG, &self.options.create.bundle), MINIMUM, &Plain);
         let restored = restored.map_err(|err| criu_failed(blamed(err)))?;
+        phases::restored(&span, work.path(), &self.options.image_dir);
         fs::remove_dir(&root).map_err(CheckpointError::file("rmdir", &root)).map_err(failed(self.id))?;
         Pid::new(restored.pid).ok_or_else(|| Error::NotRunning { id: self.id.clone() })
     }

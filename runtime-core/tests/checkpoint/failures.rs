@@ -110,7 +110,7 @@ fn damaged() {
         ("pstree.img", garble, "pstree.img is damaged"),
         ("core-1.img", garble, "core-1.img is damaged"),
         ("pages-1.img", halve, "pages-1.img is damaged"),
-        ("mm-1.img", halve, "criu restore failed"),
+        ("mm-1.img", halve, "mm-1.img of the checkpoint is damaged: it has "),
         ("rtc.json", garble, "rtc.json"),
     ] {
         let path = bad.join(file);

@@ -297,6 +297,8 @@ fn manifest() {
     assert_eq!(manifest["leftRunning"], true);
     assert!(manifest["criu"].as_str().unwrap().starts_with(|c: char| c.is_ascii_digit()), "{manifest}");
     assert!(manifest["timings"]["frozen"].as_u64().unwrap() > 0);
+    let files = manifest["files"].as_array().unwrap();
+    assert!(files.iter().any(|file| file["name"] == "core-1.img" && file["xxh3"].is_string()), "{files:?}");
     assert!(manifest["specDigest"].as_str().unwrap().starts_with("sha256:"));
     let mounts: Vec<&str> = manifest["externalMounts"]
         .as_array()

@@ -19,7 +19,7 @@ use super::manifest::{self, Manifest, Timings};
 use super::options::{CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, Transport};
 use super::swrk::Plain;
 use super::work::{Work, open_dir};
-use super::{config_file, mounts, namespaces, network, plan, stdio};
+use super::{config_file, inventory, mounts, namespaces, network, phases, plan, stdio};
 use crate::container::{Container, Status, notify};
 use crate::{Error, Pid, Result};
 
@@ -61,11 +61,13 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     let mut manifest = describe(container, options, &spec, pid).map_err(failed)?;
     tracing::debug!(id = %container.id(), mounts = ?manifest.external_mounts, "external mounts");
     write_descriptors(&options.image_dir, &manifest.descriptors).map_err(failed)?;
-    dump.dump(&mut manifest)?;
+    let span = phases::dump(container.id());
+    span.in_scope(|| dump.dump(&mut manifest))?;
 
     let total = start.elapsed();
     let stats = dump.stats();
-    add_timings(&mut manifest, &options.image_dir, total, stats.as_ref());
+    phases::dumped(&span, total, stats.as_ref());
+    finish(&mut manifest, options, total, stats.as_ref());
     Ok(Checkpointed { bytes: images.keep(), total, frozen: stats.map(|stats| stats.frozen) })
 }
 
@@ -268,6 +270,7 @@ fn describe(
         criu: String::new(),
         host: Host::of_this_machine(),
         timings: None,
+        files: None,
     })
 }
 
@@ -285,10 +288,16 @@ fn write_descriptors(dir: &Path, descriptors: &[String]) -> Result<(), Checkpoin
     fs::write(&path, json).map_err(CheckpointError::file("write", path))
 }
 
-fn add_timings(manifest: &mut Manifest, dir: &Path, total: Duration, stats: Option<&DumpStats>) {
-    let Some(stats) = stats else { return };
-    manifest.timings = Some(Timings::new(total, stats));
-    if let Err(err) = manifest.write(dir) {
-        tracing::warn!(err = &err as &dyn std::error::Error, "timings of a checkpoint");
+/// What is known of a checkpoint when it is made. It is good without.
+fn finish(manifest: &mut Manifest, options: &CheckpointOptions, total: Duration, stats: Option<&DumpStats>) {
+    let dir = &options.image_dir;
+    manifest.timings = stats.map(|stats| Timings::new(total, stats));
+    let files = phases::inventory().in_scope(|| inventory::take(dir, options.checksum_pages));
+    let written = files.and_then(|files| {
+        manifest.files = Some(files);
+        manifest.write(dir)
+    });
+    if let Err(err) = written {
+        tracing::warn!(err = &err as &dyn std::error::Error, "timings and inventory of a checkpoint");
     }
 }

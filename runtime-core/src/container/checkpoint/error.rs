@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::inventory::Difference;
 use super::manifest;
 use crate::error::RootfsError;
 use crate::{ErrorKind, Pid};
@@ -28,6 +29,10 @@ pub enum CheckpointError {
 
     #[error("{} has version {found}; this rtc reads up to {}", path.display(), manifest::VERSION)]
     ManifestVersion { path: PathBuf, found: u32 },
+
+    /// Compared with the inventory in the manifest.
+    #[error("{name} of the checkpoint is damaged: {difference}")]
+    Image { name: String, difference: Difference },
 
     #[error("read the mounts of the spec")]
     Rootfs(#[source] RootfsError),

@@ -1,7 +1,7 @@
 //! `rtc.json` in the image directory: what the checkpoint is, so that restore needs to be told nothing twice.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::CheckpointError;
 use super::host::Host;
+use super::inventory::{self, ImageFile};
 use super::mounts::{External, From};
 use super::options::CriuOptions;
 
@@ -17,6 +18,9 @@ pub(crate) const FILE: &str = "rtc.json";
 
 /// Raised when an older rtc would restore something else than what was checkpointed.
 pub(crate) const VERSION: u32 = 1;
+
+/// Bytes; a file of the inventory has about a hundred.
+const LONGEST: u64 = 64 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +51,9 @@ pub(crate) struct Manifest {
     /// Not there when the checkpoint was cut off between its last image and its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timings: Option<Timings>,
+    /// The files of the checkpoint; not there when the timings are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) files: Option<Vec<ImageFile>>,
 }
 
 /// A namespace of the container.
@@ -73,14 +80,17 @@ pub(crate) struct StdioFile {
 /// Microseconds, and pages of 4 KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct Timings {
-    pub(crate) total: u64,
-    pub(crate) freezing: u64,
-    pub(crate) frozen: u64,
-    pub(crate) memory_dump: u64,
-    pub(crate) memory_write: u64,
-    pub(crate) pages_written: u64,
-    pub(crate) pages_in_parent: u64,
+pub struct Timings {
+    /// From the request to the end of CRIU.
+    pub total: u64,
+    /// Until all processes were stopped.
+    pub freezing: u64,
+    /// How long they were stopped.
+    pub frozen: u64,
+    pub memory_dump: u64,
+    pub memory_write: u64,
+    pub pages_written: u64,
+    pub pages_in_parent: u64,
 }
 
 impl Timings {
@@ -117,10 +127,12 @@ impl Manifest {
     /// `None` for images that another runtime made.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>, CheckpointError> {
         let path = dir.join(FILE);
-        let json = match fs::read(&path) {
+        let file = match inventory::open(&path) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(CheckpointError::file("read", &path))?,
+            opened => opened.map_err(CheckpointError::file("open", &path))?,
         };
+        let mut json = Vec::new();
+        file.take(LONGEST).read_to_end(&mut json).map_err(CheckpointError::file("read", &path))?;
         // The version alone first: a newer manifest may have other fields.
         let version: Version =
             serde_json::from_slice(&json).map_err(|err| CheckpointError::Manifest { path: path.clone(), err })?;
@@ -177,6 +189,7 @@ mod tests {
             criu: "4.2.1".into(),
             host: Host::default(),
             timings: Some(Timings { total: 3, ..Timings::default() }),
+            files: Some(vec![ImageFile { name: "core-1.img".into(), bytes: 9, xxh3: None }]),
         };
         manifest.write(&dir).unwrap();
         assert_eq!(Manifest::read(&dir).unwrap(), Some(manifest));

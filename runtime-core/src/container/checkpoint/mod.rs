@@ -5,37 +5,48 @@
 //!   descriptors.json                    us, before the dump; runc's
 //!   *.img                               CRIU
 //!   rtc.json                            us, at post-dump: the processes are frozen, and if it cannot be written they run on;
-//!                                       with timings once CRIU has ended
+//!                                       with timings and the inventory once CRIU has ended
 //! ```
 //! - `options`: what can be told; `manifest`: rtc.json; `host`: what of this host matters to it.
 //! - `mounts` (with `mountinfo`): which mounts are not in the images. `namespaces`, `network`: which namespaces.
 //! - `stdio`: the standard streams, which belong to whoever asks.
+//! - `inventory`: which files it has. `phases`: what takes how long. `inspect`: what is in it, for people and programs;
+//!   `compare`: and in which way another is different.
 //! - `dump`: the verb. `frozen`: how the container is frozen for it. `guard`: who thaws it if we are killed. `images`: what a
 //!   failed one leaves. `swrk`: how CRIU is started. `work`: where its log is.
 //!
 //! A dump that fails leaves the container as it was and the directory without what the dump wrote.
 
+mod compare;
 mod dump;
 mod error;
 mod frozen;
 mod guard;
 pub(super) mod host;
 mod images;
+mod inspect;
+pub(super) mod inventory;
 pub(super) mod manifest;
 mod mountinfo;
 pub(super) mod mounts;
 pub(super) mod namespaces;
 pub(super) mod network;
 mod options;
+pub(super) mod phases;
 pub(super) mod stdio;
 pub(super) mod swrk;
 pub(super) mod work;
 
+pub use compare::{Change, Comparison, MemoryChange, OptionChange, OwnedFile, ProcessName, Sets, SizeChange};
 pub(super) use dump::checkpoint;
 pub use error::CheckpointError;
+pub use inspect::{Checksums, Inspection, Maker, Record, Verify};
+pub use inventory::Difference;
+pub use manifest::Timings;
 pub use options::{
     CgroupMode, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, RestoreOptions, Transport,
 };
+pub use phases::RestoreTimings;
 
 use std::path::{Path, PathBuf};
 

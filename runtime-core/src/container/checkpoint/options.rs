@@ -84,6 +84,9 @@ pub struct CheckpointOptions {
     pub page_server: Option<PageServer>,
     /// One zero byte is written here when the pages of `lazy_pages` are being served.
     pub status_fd: Option<OwnedFd>,
+    /// Give the pages a checksum too, when the container runs again or has ended: they are read once more then, and at each
+    /// restore. All small files have one in any case.
+    pub checksum_pages: bool,
     pub criu: CriuOptions,
     /// How long CRIU may take; without it, as long as it wants.
     pub limit: Option<Duration>,
@@ -100,6 +103,7 @@ impl CheckpointOptions {
             lazy_pages: false,
             page_server: None,
             status_fd: None,
+            checksum_pages: false,
             criu: CriuOptions::default(),
             limit: None,
         }
