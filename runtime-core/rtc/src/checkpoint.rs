@@ -85,6 +85,10 @@ pub(crate) struct Checkpoint {
     /// Free the parent's pages that this dump replaces
     #[arg(long)]
     auto_dedup: bool,
+
+    /// Give the memory a checksum as well, which each restore then compares
+    #[arg(long)]
+    checksum_pages: bool,
 }
 
 impl Checkpoint {
@@ -115,6 +119,7 @@ impl Checkpoint {
         options.parent = self.parent_path.clone();
         options.leave_running = self.leave_running;
         options.pre_dump = self.pre_dump;
+        options.checksum_pages = self.checksum_pages;
         options.lazy_pages = self.lazy_pages;
         options.page_server = self.page_server()?;
         // Any number below zero is runc's way to say none.
@@ -195,12 +200,13 @@ mod tests {
     fn what_is_said_is_what_criu_is_told() {
         let options = options(
             "rtc checkpoint web --image-path /i --work-path w --tcp-established --file-locks --lazy-pages \
-             --page-server [::1]:7 --status-fd -1 --manage-cgroups-mode ignore --empty-ns network --leave-running",
+             --page-server [::1]:7 --status-fd -1 --manage-cgroups-mode ignore --empty-ns network --leave-running \
+             --checksum-pages",
         );
         let options = options.unwrap();
         assert_eq!(options.image_dir, Path::new("/i"));
         assert_eq!(options.work_dir, Some(std::env::current_dir().unwrap().join("w")));
-        assert!(options.leave_running && options.lazy_pages && !options.pre_dump);
+        assert!(options.checksum_pages && options.leave_running && options.lazy_pages && !options.pre_dump);
         assert!(options.page_server.is_some() && options.status_fd.is_none());
         let criu = options.criu;
         assert!(criu.tcp_established && criu.file_locks && criu.empty_net_ns && !criu.shell_job);

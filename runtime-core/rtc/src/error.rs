@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use runtime_core::container::Status;
 
+use crate::inspect::number;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("container id cannot be empty")]
@@ -134,6 +136,10 @@ pub(crate) enum Error {
     },
     #[error("exec failed")]
     Exec(#[source] Box<Error>),
+    #[error("inspect")]
+    Images(#[source] runtime_core::images::Error),
+    #[error("the checkpoint in {} has {}", directory.display(), number::count(*count as u64, "problem"))]
+    DamagedCheckpoint { directory: PathBuf, count: usize },
     #[error(transparent)]
     Runtime(runtime_core::Error),
 }

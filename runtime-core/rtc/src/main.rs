@@ -15,6 +15,7 @@ mod context;
 mod create;
 mod delete;
 mod descriptors;
+mod diff;
 mod error;
 mod events;
 mod exec;
@@ -22,6 +23,7 @@ mod fd_socket;
 mod features;
 mod foreground;
 mod host_terminal;
+mod inspect;
 mod kill;
 mod launch;
 mod list;
@@ -74,9 +76,11 @@ fn run(args: Args) -> Result<ExitCode, Error> {
         Some(Command::Completion(command)) => command.run(),
         Some(Command::Create(command)) => command.run(&context),
         Some(Command::Delete(command)) => command.run(&context),
+        Some(Command::Diff(command)) => command.run(),
         Some(Command::Events(command)) => command.run(&context),
         Some(Command::Exec(command)) => command.run(&context),
         Some(Command::Features(command)) => command.run(),
+        Some(Command::Inspect(command)) => command.run(),
         Some(Command::Kill(command)) => command.run(&context),
         Some(Command::List(command)) => command.run(&context),
         Some(Command::Man(command)) => command.run(),
