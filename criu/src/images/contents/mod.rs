@@ -63,7 +63,7 @@ pub struct Contents {
     pub hostname: Option<String>,
     /// The root is the first; a child comes after its parent.
     pub processes: Vec<Process>,
-    /// The kinds of namespaces, as in /proc/PID/ns, that the root does not share with whoever had it dumped.
+    /// The kinds of namespaces, as in /proc/PID/ns, that the images have; cgroup and time namespaces cannot be told.
     pub namespaces: Vec<&'static str>,
     pub mounts: Vec<Mount>,
     /// Memory that several processes have, or could.
@@ -104,8 +104,8 @@ impl Contents {
             kind,
             image_format,
             hostname,
+            namespaces: namespaces(dir, &processes, root.as_ref()),
             processes,
-            namespaces: namespaces(&listing, root.as_ref()),
             mounts,
             shared_memory: shared.finish(&mut reader),
             bytes: listing.bytes,
@@ -126,21 +126,24 @@ impl Contents {
     }
 }
 
-/// A namespace of its own has an image of its own, or the images that describe what is in it.
-fn namespaces(listing: &size::Listing, root: Option<&TaskKobjIdsEntry>) -> Vec<&'static str> {
+/// A namespace of its own has an image under its id. Of cgroup and time namespaces CRIU writes the same whether they are or
+/// not, and of a pid namespace nothing: its init has the number 1 there.
+fn namespaces(dir: &Path, processes: &[Process], root: Option<&TaskKobjIdsEntry>) -> Vec<&'static str> {
     let Some(ids) = root else { return Vec::new() };
     let kinds = [
-        ("cgroup", ids.cgroup_ns_id, "cgroup"),
-        ("ipc", ids.ipc_ns_id, "ipcns-var-"),
-        ("mnt", ids.mnt_ns_id, "mountpoints-"),
-        ("net", ids.net_ns_id, "netns-"),
-        ("pid", ids.pid_ns_id, "pidns-"),
-        ("time", ids.time_ns_id, "timens-"),
-        ("user", ids.user_ns_id, "userns-"),
-        ("uts", ids.uts_ns_id, "utsns-"),
+        ("ipc", ids.ipc_ns_id, "ipcns-var"),
+        ("mnt", ids.mnt_ns_id, "mountpoints"),
+        ("net", ids.net_ns_id, "netns"),
+        ("user", ids.user_ns_id, "userns"),
+        ("uts", ids.uts_ns_id, "utsns"),
     ];
-    let own = kinds.into_iter().filter(|(_, id, image)| id.is_some() && listing.has_image_of(image));
-    own.map(|(kind, ..)| kind).collect()
+    let has_image = |id: Option<u32>, image: &str| id.is_some_and(|id| dir.join(format!("{image}-{id}.img")).exists());
+    let mut own: Vec<_> = kinds.iter().filter(|(_, id, image)| has_image(*id, image)).map(|(kind, ..)| *kind).collect();
+    if processes.first().is_some_and(|root| root.pid == 1) {
+        own.push("pid");
+    }
+    own.sort_unstable();
+    own
 }
 
 fn hostname(reader: &mut Reader<'_>, root: Option<&TaskKobjIdsEntry>) -> Option<String> {

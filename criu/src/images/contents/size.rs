@@ -81,11 +81,6 @@ impl Listing {
         !["pstree", "core", "files"].iter().any(|kind| self.kinds.contains_key(*kind))
     }
 
-    /// `beginning` is that of the names, with the dash.
-    pub(super) fn has_image_of(&self, beginning: &str) -> bool {
-        self.kinds.contains_key(beginning.trim_end_matches('-'))
-    }
-
     /// The largest first.
     pub(super) fn into_sizes(self) -> Vec<Size> {
         let sizes = self.kinds.into_iter().map(|(kind, (files, bytes))| Size { kind, files, bytes });

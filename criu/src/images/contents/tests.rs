@@ -119,7 +119,7 @@ fn processes_memory_and_files_are_told() {
     assert_eq!(contents.problems, []);
     assert_eq!(
         (contents.kind, contents.image_format, contents.namespaces.as_slice()),
-        (Kind::Checkpoint, Some(2), &["net"][..])
+        (Kind::Checkpoint, Some(2), &["net", "pid"][..])
     );
     let [root, zombie] = contents.processes.as_slice() else { panic!("{contents:?}") };
     assert_eq!((root.name.as_deref(), root.uid, root.gid, root.seccomp), (Some("app"), Some(33), Some(34), true));

@@ -69,7 +69,7 @@ fn one(process: &Process, kind: Kind, style: Style) -> Tree<String> {
         tree.push(format!("threads {}", threads.collect::<Vec<_>>().join(", ")));
     }
     if process.state != ProcessState::Zombie {
-        tree.push(memory(&process.memory, style));
+        tree.push(memory("memory", &process.memory, style));
     }
     if !process.files.is_empty() {
         let number = u64::try_from(process.files.len()).unwrap_or(u64::MAX);
@@ -81,7 +81,10 @@ fn one(process: &Process, kind: Kind, style: Style) -> Tree<String> {
 
 fn title(process: &Process, style: Style) -> String {
     let name = process.name.as_deref().map(escape).unwrap_or_default();
-    let mut title = format!("{} {}", process.pid, style.name(&name));
+    let mut title = process.pid.to_string();
+    if !name.is_empty() {
+        title = format!("{title} {}", style.name(&name));
+    }
     if let Some(executable) = &process.executable {
         title = format!("{title} {}", escape(executable));
     }
@@ -97,7 +100,7 @@ fn title(process: &Process, style: Style) -> String {
 }
 
 /// One line for each kind that there is any of.
-pub(super) fn memory(memory: &Memory, style: Style) -> Tree<String> {
+pub(super) fn memory(title: &str, memory: &Memory, style: Style) -> Tree<String> {
     let kinds = [
         ("anonymous", &memory.anonymous),
         ("files", &memory.file),
@@ -106,7 +109,7 @@ pub(super) fn memory(memory: &Memory, style: Style) -> Tree<String> {
     ];
     let any = kinds.into_iter().filter(|(_, amount)| **amount != Amount::default());
     let lines = any.map(|(kind, amount)| Tree::new(format!("{kind} {}", describe(amount))));
-    Tree::new(format!("{} {}", style.title("memory"), describe(&memory.total()))).with_leaves(lines)
+    Tree::new(format!("{} {}", style.title(title), describe(&memory.total()))).with_leaves(lines)
 }
 
 pub(super) fn describe(amount: &Amount) -> String {

@@ -20,9 +20,7 @@ pub(super) fn draw(inspection: &Inspection, style: Style) -> String {
     }
     tree.push(process::draw(&contents.processes, contents.kind, style));
     if contents.processes.len() > 1 {
-        let mut all = process::memory(&contents.memory(), style);
-        all.root = format!("{} of all processes", all.root);
-        tree.push(all);
+        tree.push(process::memory("memory of all", &contents.memory(), style));
     }
     if !contents.mounts.is_empty() {
         tree.push(mounts(&contents.mounts, style));
@@ -163,5 +161,11 @@ fn sizes(contents: &Contents, record: Option<&Record>, style: Style) -> Tree<Str
         1 => Tree::new(format!("{} {}", escape(kind), bytes(number))),
         _ => Tree::new(format!("{} {} in {}", escape(kind), bytes(number), count(files, "file"))),
     };
-    Tree::new(title).with_leaves(contents.sizes.iter().map(|size| line((&size.kind, size.bytes, size.files))))
+    let (large, small): (Vec<_>, Vec<_>) = contents.sizes.iter().partition(|size| size.bytes >= contents.bytes / 100);
+    let mut leaves: Vec<_> = large.iter().map(|size| line((&size.kind, size.bytes, size.files))).collect();
+    if !small.is_empty() {
+        let files = small.iter().map(|size| size.files).sum();
+        leaves.push(line(("others", small.iter().map(|size| size.bytes).sum(), files)));
+    }
+    Tree::new(title).with_leaves(leaves)
 }
