@@ -7,6 +7,7 @@ use runtime_core::container::{CgroupMode, CheckpointOptions, Container, CriuOpti
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::progress::Progress;
 
 /// Checkpoint a running container
 ///
@@ -99,7 +100,9 @@ impl Checkpoint {
             Status::Running | Status::Paused => {}
         }
         let options = self.options()?;
+        let progress = Progress::of_dump(&container, &options.image_dir);
         container.checkpoint(&options)?;
+        drop(progress);
         if !options.leave_running && !options.pre_dump {
             delete(&container);
         }

@@ -32,6 +32,7 @@ mod man;
 mod notify;
 mod output;
 mod pause;
+mod progress;
 mod ps;
 mod relay;
 mod restore;

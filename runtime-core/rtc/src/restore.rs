@@ -10,6 +10,7 @@ use crate::checkpoint::{absolute, cgroup_mode};
 use crate::context::Context;
 use crate::error::Error;
 use crate::launch::{Console, Launch, New, remove, undo};
+use crate::progress::Progress;
 
 /// Restore a container from a checkpoint
 ///
@@ -112,7 +113,10 @@ impl Restore {
         options.lazy_pages = self.lazy_pages;
         options.lsm_profile = self.lsm_profile;
         options.lsm_mount_context = self.lsm_mount_context;
+        let progress = Progress::of_restore(&options.image_dir);
         let (container, mut started) = Container::restore(options)?;
+        // Before the container's own output comes.
+        drop(progress);
         launch.attach(&mut started, "standard").inspect_err(|_| undo(&container))?;
         let code = launch.wait(&started.child).inspect_err(|_| undo(&container))?;
         if !self.detach && !self.keep {
