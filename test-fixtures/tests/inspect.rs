@@ -165,7 +165,6 @@ fn tells_what_is_there(node: &Node) {
     ] {
         assert!(text.contains(words), "{words} in\n{text}");
     }
-    eprintln!("{text}");
     let mut terminal = node.spawn_tty(["env", "TERM=xterm", "rtc", "inspect", "/tmp/one"]).unwrap();
     terminal.expect("\x1b[1mcheckpoint\x1b[0m", LONG).unwrap();
     terminal.wait(LONG).unwrap();

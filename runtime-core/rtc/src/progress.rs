@@ -74,9 +74,10 @@ fn watch(watched: &Watched, expected: u64, target: ProgressDrawTarget, stopped: 
     let bar = ProgressBar::with_draw_target(Some(expected), target).with_style(style());
     loop {
         let done = watched.done();
+        // First, for what is set next is drawn at once.
+        bar.set_message(watched.phase(done));
         bar.set_length(expected.max(done));
         bar.set_position(done);
-        bar.set_message(watched.phase(done));
         bar.tick();
         if stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
             break;
