@@ -36,6 +36,8 @@ const PACKAGES: &[&str] = &[
     "strace",
     "systemd",
     "tini",
+    // newuidmap and newgidmap, for containers of users other than root.
+    "uidmap",
 ];
 
 /// Which Debian, and so which containerd, runc, crun and CRIU, a node is made of.
