@@ -27,6 +27,12 @@ pub(super) fn mount(tree: &Tree, entry: &Entry, view: &View) -> Result<OwnedFd, 
             let top = hierarchy_top(entry)?;
             attach(&top, &fd).map_err(step("mount the cgroup directory on", target))?;
             fill(entry, &top, hierarchies)?;
+            // Without a cgroup of its own there is nothing to show, and what is below (a bind of /sys) is covered
+            // (CVE-2023-25809).
+            if hierarchies.is_empty() {
+                let sealed = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+                mount_setattr(&top, false, sealed).map_err(step("make read-only", target))?;
+            }
             if entry.options.attrs.read_only() {
                 let read_only = MountAttr { set: entry.options.attrs.set, ..MountAttr::default() };
                 mount_setattr(&top, false, read_only).map_err(step("make read-only", target))?;

@@ -11,8 +11,11 @@ use rustix::mount::{
 
 use super::error::{Error, step};
 use super::mount::check_proc;
-use super::tree::{DIRECTORY, Tree, attach};
+use super::tree::{self, DIRECTORY, Tree, attach};
 use super::{Entry, copy_up, legacy};
+use crate::sys::mount::{MountAttr, mount_setattr};
+
+const SYS: &str = "/sys";
 
 pub(super) fn mount(tree: &Tree, entry: &Entry, name: &str, source: &str) -> Result<OwnedFd, Error> {
     let target = entry.target.as_path();
@@ -33,9 +36,14 @@ pub(super) fn mount(tree: &Tree, entry: &Entry, name: &str, source: &str) -> Res
         // The filesystem too, not the mount alone: a disk must not be written to, not even its journal.
         data.push(("ro".to_owned(), None));
     }
-    let mount = match legacy::is_needed(source, &data) {
-        true => legacy::new_mount(name, source, &data, attrs, (target, &fd))?,
-        false => new_mount(name, source, &data, attrs.for_new_mount(), target)?,
+    let made = match legacy::is_needed(source, &data) {
+        true => legacy::new_mount(name, source, &data, attrs, (target, &fd)),
+        false => new_mount(name, source, &data, attrs.for_new_mount(), target),
+    };
+    let mount = match made {
+        // It shows network devices: only whoever owns the network namespace may mount one.
+        Err(Error::Mount { err: Errno::PERM, .. }) if name == "sysfs" => host_sysfs(entry)?,
+        made => made?,
     };
     if entry.options.copy_up && name == "tmpfs" {
         // An owner in the options is meant for the whole of it.
@@ -43,6 +51,16 @@ pub(super) fn mount(tree: &Tree, entry: &Entry, name: &str, source: &str) -> Res
         copy_up::copy_all(&fd, &mount, !owned).map_err(step("copy up", target))?;
     }
     attach(&mount, &fd).map_err(|err| failed(name, target, String::new(), err))?;
+    Ok(mount)
+}
+
+/// The host's /sys in place of a new sysfs, as crun has it. With all that is below, for a part of it alone cannot be bound
+/// in a user namespace; so that "ro" has to reach the cgroups there too (CVE-2023-25809).
+fn host_sysfs(entry: &Entry) -> Result<OwnedFd, Error> {
+    let failed = |err| Error::Bind { source_path: SYS.into(), target: entry.target.clone(), err };
+    let mount = tree::clone_host(Path::new(SYS), true).map_err(failed)?;
+    let attr = MountAttr { set: entry.options.attrs.set, ..MountAttr::default() };
+    mount_setattr(&mount, true, attr).map_err(failed)?;
     Ok(mount)
 }
 
