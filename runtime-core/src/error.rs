@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::ContainerId;
-use crate::container::{CheckpointError, Status};
+use crate::container::{CheckpointError, IdMapsError, Status};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -86,6 +86,18 @@ pub enum Error {
         #[source]
         err: Errno,
     },
+    #[error("write the {file} of container {id}")]
+    IdMaps {
+        id: ContainerId,
+        file: &'static str,
+        #[source]
+        err: IdMapsError,
+    },
+    /// What such a state says would be done with the caller's rights.
+    #[error("{} of container {id} belongs to user {owner}, and not to user {caller}, who asks for it", path.display())]
+    Foreign { id: ContainerId, path: PathBuf, owner: u32, caller: u32 },
+    #[error("the state in {} is that of container {found}, and not of {id}", path.display())]
+    OtherState { id: ContainerId, path: PathBuf, found: ContainerId },
     #[error("{operation} for container {id}")]
     System {
         id: ContainerId,
@@ -197,7 +209,7 @@ impl Error {
             Self::Spec(err) => err.kind(),
             Self::NotFound { .. } | Self::NotRunning { .. } => ErrorKind::NotFound,
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
-            Self::WrongStatus { .. } => ErrorKind::FailedPrecondition,
+            Self::IdMaps { .. } | Self::Foreign { .. } | Self::WrongStatus { .. } => ErrorKind::FailedPrecondition,
             Self::Unsupported { .. } => ErrorKind::Unimplemented,
             Self::Seccomp { err: SeccompError(crate::seccomp::Error::Listener { .. }), .. } => {
                 ErrorKind::FailedPrecondition
@@ -215,6 +227,7 @@ impl Error {
             Self::Checkpoint { err, .. } => err.kind(),
             Self::File { .. }
             | Self::State { .. }
+            | Self::OtherState { .. }
             | Self::System { .. }
             | Self::Hook { .. }
             | Self::NetDevice { .. }

@@ -5,6 +5,7 @@
 //! the new namespaces is [`init`]: a sealed copy of the calling binary, which must hand over to [`init::main`] when it is
 //! started under the name [`init::ARGV0`].
 
+pub mod caller;
 pub mod cgroup;
 pub mod children;
 pub mod container;

@@ -40,6 +40,34 @@ pub enum Error {
         #[source]
         err: Errno,
     },
+    /// Words of runc's, here and in the next.
+    #[error("unable to apply cgroup configuration: mkdir {path}")]
+    NotPermitted {
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
+    #[error(
+        "cannot set {limit}: container could not join or create cgroup: {value} is asked for, and rootless needs no limits \
+         + no cgrouppath when no permission is granted for cgroups"
+    )]
+    NoLimit {
+        limit: &'static str,
+        value: String,
+        #[source]
+        err: Box<Error>,
+    },
+    #[error("the container has no cgroup, and {operation} needs one: its creator was not allowed to make any")]
+    None { operation: &'static str },
+    #[error(
+        "unable to apply cgroup configuration: move a process from our own cgroup into {path}, which takes the right to write \
+         the cgroup.procs above both"
+    )]
+    Move {
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
     #[error("give {path} to user {uid}")]
     Own {
         path: PathBuf,
@@ -133,6 +161,10 @@ impl Error {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::NotMounted { .. }
+            | Self::NotPermitted { .. }
+            | Self::NoLimit { .. }
+            | Self::None { .. }
+            | Self::Move { .. }
             | Self::InUse { .. }
             | Self::Frozen { .. }
             | Self::InternalProcesses { .. }

@@ -2,6 +2,7 @@
 //!
 //! - `hierarchy`: what is mounted and where we are in it, read once in a process.
 //! - `directory`: making, walking and removing directories; `v1` and `v2`: what joining needs in each version.
+//! - `rootless`: for whoever may not make them all.
 //! - `limits_v1`, `limits_v2`, `devices` (with `devices_v1`, `devices_v2`): the spec's resources.
 //! - `freezer`, `kill`, `oom`, [`stats`] (with `stats_v1`, `stats_v2`).
 //!
@@ -31,6 +32,7 @@ mod kill;
 mod limits_v1;
 mod limits_v2;
 mod oom;
+mod rootless;
 pub mod stats;
 mod stats_v1;
 mod stats_v2;
@@ -136,6 +138,9 @@ impl Cgroup {
     }
 
     fn apply(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {
+        if self.is_none() {
+            return Ok(());
+        }
         if let Some(resources) = resources {
             self.limit(resources)?;
         }
@@ -201,6 +206,7 @@ impl Cgroup {
     /// Changes limits of a running container; what `resources` does not name stays. Device rules change only if there are
     /// any in it.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        self.need("an update")?;
         self.limit(resources)?;
         match resources.devices() {
             Some(rules) => self.set_devices(rules, devices::Change::Update),
@@ -210,6 +216,7 @@ impl Cgroup {
 
     /// Freezes the whole subtree; returns when every process is frozen, or thaws again and fails at the deadline.
     pub fn freeze(&self, deadline: Duration) -> Result<(), Error> {
+        self.need("a pause")?;
         match self.freezer() {
             Some(freezer) => freezer.freeze(Instant::now(), deadline),
             None => Err(self.no_freezer()),
@@ -247,6 +254,7 @@ impl Cgroup {
     }
 
     pub fn stats(&self) -> Result<Stats, Error> {
+        self.need("a statistic")?;
         match &self.unified {
             Some(dir) if self.is_v2() => Ok(Stats::V2(Box::new(stats_v2::read(&dir.path)?))),
             _ => Ok(Stats::V1(Box::new(stats_v1::read(&self.v1)?))),
@@ -255,6 +263,7 @@ impl Cgroup {
 
     /// What [`Self::stats`] leaves out.
     pub fn details(&self) -> Result<Details, Error> {
+        self.need("a statistic")?;
         match &self.unified {
             Some(dir) if self.is_v2() => Details::v2(&dir.path),
             _ => Details::v1(&self.v1),
@@ -264,6 +273,7 @@ impl Cgroup {
     /// # Errors
     /// [`Error::MissingController`] without a memory controller: nothing can run out of memory there.
     pub fn oom_watch(&self) -> Result<OomWatch, Error> {
+        self.need("a watch for OOM kills")?;
         match (&self.unified, self.controller("memory")) {
             (Some(dir), _) if self.is_v2() => OomWatch::v2(&dir.path),
             (_, Some(dir)) => OomWatch::v1(&dir.path),

@@ -88,6 +88,11 @@ pub(super) fn own(dir: &Dir, uid: u32) -> Result<(), Error> {
         match std::os::unix::fs::chown(&path, Some(uid), None) {
             // A file of a controller that is not enabled here.
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
+            // Nobody but root gives files away; the cgroup stays its maker's, who is the container's root.
+            Err(err) if err.kind() == std::io::ErrorKind::PermissionDenied && crate::caller::is_unprivileged() => {
+                tracing::warn!(path = %path.display(), uid, "the cgroup stays the caller's own");
+                return Ok(());
+            }
             done => done.map_err(|err| Error::Own { path: path.clone(), uid, err: file::errno(&err) })?,
         }
     }

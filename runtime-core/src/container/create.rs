@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use oci_spec::runtime::{Hook, Process as ProcessSpec, Spec};
+use oci_spec::runtime::{Hook, Linux, LinuxNamespaceType, Process as ProcessSpec, Spec};
 
 use super::launch::{self, Launch, LentOrders};
 use super::namespaces::Namespaces;
@@ -29,12 +29,15 @@ const KILLED: u32 = 128 + libc::SIGKILL as u32;
 
 pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
     let id = &options.id;
+    if !rustix::process::geteuid().is_root() {
+        // First: that nobody but root can have it says more than what else is wrong with it.
+        spec::rootless::check(&options.spec)?;
+    }
     spec::check(&options.spec)?;
     let process = options.spec.process().as_ref().ok_or(spec::Error::Missing { field: "process" })?;
     let linux = options.spec.linux().as_ref();
     let namespaces = Namespaces::new(id, &options.spec)?;
-    let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup = Cgroup::new(id, cgroups_path).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
+    let cgroup = resolve_cgroup(options)?;
 
     let class = linux.and_then(|linux| linux.intel_rdt().as_ref()).map(|spec| Class::new(id, spec)).transpose();
     let class = class.map_err(resctrl(id))?;
@@ -60,6 +63,29 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
             Err(roll_back) => Error::RollBack { err: Box::new(err), roll_back: Box::new(roll_back) },
         }
     })
+}
+
+fn resolve_cgroup(options: &CreateOptions) -> Result<Cgroup> {
+    let linux = options.spec.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let cgroup = match options.rootless_cgroup {
+        true => Cgroup::permitted(&options.id, path, linux.and_then(|linux| linux.resources().as_ref())),
+        false => Cgroup::new(&options.id, path),
+    };
+    let cgroup = cgroup.map_err(|err| Error::Cgroup { id: options.id.clone(), err })?;
+    let has_pid = |linux: &Linux| {
+        let kinds =
+            linux.namespaces().iter().flatten().filter(|namespace| spec::given_path(namespace.path()).is_none());
+        kinds.map(|namespace| namespace.typ()).any(|kind| kind == LinuxNamespaceType::Pid)
+    };
+    if cgroup.is_none() && !linux.is_some_and(has_pid) {
+        // As runc warns.
+        tracing::warn!(
+            "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly \
+             discouraged (as it is impossible to properly kill all container's processes)"
+        );
+    }
+    Ok(cgroup)
 }
 
 /// What of a container is outside of its init.

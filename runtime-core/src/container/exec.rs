@@ -12,6 +12,9 @@ use crate::{Error, Result, spec};
 pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Started> {
     let id = container.id();
     spec::check_process(&options.process)?;
+    if !rustix::process::geteuid().is_root() {
+        spec::rootless::check_process(&options.process)?;
+    }
     let status = container.status()?;
     let problem = match status {
         Status::Created | Status::Running => None,

@@ -18,6 +18,10 @@ pub(super) fn kill(container: &Container, signal: Signal, all: bool) -> Result<(
     if all || signal == Signal::KILL && container.state.shared_pid_namespace {
         return kill_all(container, signal);
     }
+    kill_init(container, signal)
+}
+
+fn kill_init(container: &Container, signal: Signal) -> Result<()> {
     let pidfd = container.pidfd.as_ref().ok_or_else(|| not_running(container))?;
     match pidfd_signal(pidfd.as_fd(), signal.as_raw()) {
         Err(Errno::SRCH) => return Err(not_running(container)),
@@ -32,6 +36,9 @@ pub(super) fn kill(container: &Container, signal: Signal, all: bool) -> Result<(
 
 fn kill_all(container: &Container, signal: Signal) -> Result<()> {
     let cgroup = &container.state.cgroup;
+    if cgroup.is_none() {
+        return kill_without_cgroup(container, signal);
+    }
     if container.pids()?.is_empty() {
         return Err(not_running(container));
     }
@@ -46,6 +53,25 @@ fn kill_all(container: &Container, signal: Signal) -> Result<()> {
     let signalled = container.pids().and_then(|pids| pids.into_iter().try_for_each(|pid| send(container, pid, signal)));
     let thawed = if paused { Ok(()) } else { cgroup.thaw(DEADLINE).map_err(container.cgroup_failed()) };
     signalled.and(thawed)
+}
+
+/// In a pid namespace of its own the init takes the others with it; a shared one tells nobody whose a process is.
+fn kill_without_cgroup(container: &Container, signal: Signal) -> Result<()> {
+    if signal == Signal::KILL {
+        if container.state.shared_pid_namespace {
+            // As runc warns.
+            tracing::warn!(
+                id = %container.id(),
+                "failed to kill all processes, possibly due to lack of cgroup (Hint: enable cgroup v2 delegation)"
+            );
+        }
+        return kill_init(container, signal);
+    }
+    let pids = container.pids()?;
+    if pids.is_empty() {
+        return Err(not_running(container));
+    }
+    pids.into_iter().try_for_each(|pid| send(container, pid, signal))
 }
 
 fn send(container: &Container, pid: Pid, signal: Signal) -> Result<()> {

@@ -10,10 +10,10 @@ use rustix::io::Errno;
 use rustix::process::PidfdGetfdFlags;
 use serde::de::DeserializeOwned;
 
-use super::Stdio;
 use super::namespaces::Namespaces;
 use super::net_devices::{self, Moved};
 use super::sources::Sources;
+use super::{Stdio, maps};
 use crate::cgroup::Cgroup;
 use crate::children::{self, Child};
 use crate::error::{InitError, InitErrorKind, SeccompError};
@@ -23,7 +23,7 @@ use crate::init::channel::{self, Channel};
 use crate::init::message::{Go, Orders, Passed, Reply};
 use crate::init::{ARGV0, rlimits};
 use crate::resctrl::Class;
-use crate::rootfs::{Plan, id_lines};
+use crate::rootfs::Plan;
 use crate::seccomp::{self, ContainerProcessState, Filter, Listener};
 use crate::sys::clone::{self, Spawn, Stage};
 use crate::{ContainerId, Error, Pid, Result};
@@ -74,16 +74,18 @@ impl Launch<'_> {
         if let Some(class) = self.class {
             class.join(pid).map_err(|err| Error::Resctrl { id: self.id.clone(), err })?;
         }
+        // Before it becomes root of its namespace, and its files in /proc that user's.
+        self.set_oom_score_adj(pid)?;
+        fault::after(self.id, Point::OomScore)?;
         if self.namespaces.makes(libc::CLONE_NEWUSER) {
-            self.write_maps(pid)?;
+            maps::write(self.id, self.linux, pid)?;
             launched.channel()?.maps_written().map_err(|err| launched.failed("write the id maps", err))?;
         }
         fault::after(self.id, Point::Maps)?;
-        self.set_oom_score_adj(pid)?;
-        fault::after(self.id, Point::OomScore)?;
         if self.namespaces.user() {
             self.set_rlimits(pid, orders)?;
         }
+        orders.process.set_groups = maps::may_set_groups(self.id, pid)?;
         fault::after(self.id, Point::Rlimits)?;
         if orders.environment.is_some() {
             launched.devices = net_devices::move_in(self.id, self.linux, self.namespaces, pid)?;
@@ -157,11 +159,16 @@ impl Launch<'_> {
     }
 
     fn clone_into_cgroup(&self, spawn: Spawn<'_>) -> Result<(i32, OwnedFd)> {
+        let in_cgroup = spawn.cgroup.is_some();
         let refused = match (clone::spawn(&spawn), self.init) {
             (Err(err), Some(init))
                 if err.stage == Stage::Clone && matches!(err.err, Errno::BUSY | Errno::OPNOTSUPP) =>
             {
                 (err, init)
+            }
+            // The one thing of clone3 that a mode or an owner refuses.
+            (Err(err), _) if err.stage == Stage::Clone && err.err == Errno::ACCESS && in_cgroup => {
+                return Err(Error::Cgroup { id: self.id.clone(), err: self.cgroup.not_movable() });
             }
             (other, _) => return other.map_err(|err| self.before_exec(err)),
         };
@@ -175,31 +182,17 @@ impl Launch<'_> {
         Error::Init { id: self.id.clone(), operation: "make the init", err: InitError(InitErrorKind::BeforeExec(err)) }
     }
 
-    fn write_maps(&self, pid: Pid) -> Result<()> {
-        let linux = self.linux;
-        self.write(pid, "uid_map", &id_lines(linux.and_then(|linux| linux.uid_mappings().as_ref())))?;
-        self.write(pid, "gid_map", &id_lines(linux.and_then(|linux| linux.gid_mappings().as_ref())))
-    }
-
     fn set_oom_score_adj(&self, pid: Pid) -> Result<()> {
         let Some(adj) = self.oom_score_adj else { return Ok(()) };
-        match self.write(pid, "oom_score_adj", &adj.to_string()) {
-            Err(Error::File { err, .. }) if err.kind() == std::io::ErrorKind::PermissionDenied => {
+        let path = format!("/proc/{pid}/oom_score_adj");
+        match std::fs::write(&path, adj.to_string()) {
+            Err(err) if err.kind() == std::io::ErrorKind::PermissionDenied => {
                 tracing::warn!(id = %self.id, adj, "left oom_score_adj as it is: lowering it needs CAP_SYS_RESOURCE");
                 Ok(())
             }
-            other => other,
+            Err(err) => Err(Error::File { id: self.id.clone(), operation: "write", path: path.into(), err }),
+            Ok(()) => Ok(()),
         }
-    }
-
-    fn write(&self, pid: Pid, file: &str, text: &str) -> Result<()> {
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, text).map_err(|err| Error::File {
-            id: self.id.clone(),
-            operation: "write",
-            path: path.into(),
-            err,
-        })
     }
 
     /// From here, because root of a user namespace may not raise them.

@@ -23,10 +23,12 @@ mod inside;
 mod kill;
 mod launch;
 mod load;
+mod maps;
 mod namespaces;
 mod net_devices;
 mod notify;
 mod process;
+mod processes;
 mod restore;
 mod sources;
 mod start;
@@ -53,6 +55,7 @@ pub use checkpoint::{
     Difference, Inspection, Maker, MemoryChange, NetworkLock, OptionChange, OwnedFile, PageServer, ProcessName, Record,
     RestoreOptions, RestoreTimings, Sets, SizeChange, Timings, Transport, Verify,
 };
+pub use maps::IdMapsError;
 pub use status::Status;
 
 /// What becomes file descriptors 0, 1 and 2 of a process.
@@ -85,6 +88,9 @@ pub struct CreateOptions {
     pub preserve_fds: Vec<OwnedFd>,
     /// Give the container a socket for sd_notify(3); see [`Container::bind_notify_socket`].
     pub notify_socket: bool,
+    /// A container whose spec names no cgroup and asks for no limits may do without a cgroup where this process may make
+    /// none. As a rule if it is unprivileged.
+    pub rootless_cgroup: bool,
 }
 
 impl CreateOptions {
@@ -102,6 +108,7 @@ impl CreateOptions {
             start_by: StartBy::Creator,
             preserve_fds: Vec::new(),
             notify_socket: false,
+            rootless_cgroup: crate::caller::is_unprivileged(),
         }
     }
 }
@@ -286,9 +293,12 @@ impl Container {
         notify::bind(&self.directory)
     }
 
-    /// Every process of the cgroup's subtree.
+    /// Every process of the cgroup's subtree; of the pid namespace, for a container without a cgroup.
+    ///
+    /// # Errors
+    /// There is neither a cgroup nor a pid namespace of its own, or it cannot be read.
     pub fn pids(&self) -> Result<Vec<Pid>> {
-        self.state.cgroup.pids().map_err(self.cgroup_failed())
+        processes::pids(self)
     }
 
     pub fn stats(&self) -> Result<Stats> {

@@ -37,6 +37,7 @@ pub(super) fn resolve(id: &ContainerId, spec: &Spec, schedule: Schedule, stdio: 
         uid: user.uid(),
         gid: user.gid(),
         groups: user.additional_gids().clone().unwrap_or_default(),
+        set_groups: true,
         umask: user.umask(),
         capabilities: Sets::new(spec.capabilities().as_ref()),
         no_new_privileges: spec.no_new_privileges().unwrap_or(false),

@@ -51,6 +51,7 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     let id = &create.id;
     let criu_failed = |err| Error::Criu { id: id.clone(), operation: "restore", err: Box::new(err) };
     spec::check(&create.spec)?;
+    checkpoint::check_caller().map_err(failed(id))?;
     // Damaged images are found before anything is made.
     let images = Images::read(&options.image_dir).map_err(criu_failed)?;
     let manifest = Manifest::read(&options.image_dir).map_err(failed(id))?;

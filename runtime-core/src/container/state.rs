@@ -1,7 +1,7 @@
 //! What a container leaves on disk for a later process: `ROOT/ID/state.json`.
 
 use std::collections::HashMap;
-use std::io::ErrorKind as IoKind;
+use std::io::{ErrorKind as IoKind, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -179,13 +179,30 @@ impl Directory {
         std::fs::rename(&new, &path).map_err(self.fail("rename to", &path))
     }
 
+    /// # Errors
+    /// [`Error::Foreign`] for a state that another user could have written: it says what to signal, to remove and to run.
     pub(super) fn read(&self) -> Result<State> {
         let path = self.path.join(FILE);
-        let json = std::fs::read(&path).map_err(|err| match err.kind() {
-            IoKind::NotFound => Error::NotFound { id: self.id.clone() },
-            _ => self.fail("read", &path)(err),
-        })?;
-        serde_json::from_slice(&json).map_err(|err| self.bad(err))
+        let failed = |err: Errno| match err {
+            Errno::NOENT => Error::NotFound { id: self.id.clone() },
+            err => self.fail("read", &path)(err.into()),
+        };
+        // What is looked at is what is read, whoever owns the directories above.
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&self.path, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
+        let (owner, caller) =
+            (rustix::fs::fstat(&directory).map_err(failed)?.st_uid, rustix::process::geteuid().as_raw());
+        if owner != caller {
+            return Err(Error::Foreign { id: self.id.clone(), path: self.path.clone(), owner, caller });
+        }
+        let file = rustix::fs::openat(&directory, FILE, flags | OFlags::RDONLY, Mode::empty()).map_err(failed)?;
+        let mut json = Vec::new();
+        std::fs::File::from(file).read_to_end(&mut json).map_err(self.fail("read", &path))?;
+        let state: State = serde_json::from_slice(&json).map_err(|err| self.bad(err))?;
+        match state.id == self.id {
+            true => Ok(state),
+            false => Err(Error::OtherState { id: self.id.clone(), path, found: state.id }),
+        }
     }
 
     /// The init is to wait there for its start.

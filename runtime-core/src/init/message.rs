@@ -104,6 +104,8 @@ pub(crate) struct Process {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
+    /// The user namespace allows setgroups(2); the parent looks when there is one.
+    pub(crate) set_groups: bool,
     pub(crate) umask: Option<u32>,
     pub(crate) capabilities: super::capabilities::Sets,
     pub(crate) no_new_privileges: bool,

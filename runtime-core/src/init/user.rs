@@ -10,8 +10,11 @@ use super::message::Process;
 
 /// Additional groups, then the group, then the user: each needs what the next takes away.
 pub(super) fn change(process: &Process) -> Result<(), Errno> {
-    let groups: Vec<_> = process.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    rustix::thread::set_thread_groups(&groups)?;
+    // Where it is denied, a group may be there to keep its members out of something: they stay in it.
+    if process.set_groups {
+        let groups: Vec<_> = process.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        rustix::thread::set_thread_groups(&groups)?;
+    }
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)

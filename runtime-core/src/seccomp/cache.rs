@@ -39,6 +39,10 @@ pub(super) fn key(profile: &LinuxSeccomp) -> Result<Key, Error> {
 pub(super) fn read(cache: &Path, key: &Key) -> Option<Vec<u8>> {
     let path = cache.join(hex(key));
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path).ok()?;
+    // Whoever could write it would choose the filter.
+    if !rustix::fs::fstat(&file).is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw()) {
+        return None;
+    }
     let program = parse(file, key);
     if program.is_none() {
         tracing::warn!(path = %path.display(), "a cached seccomp filter is damaged: compiling it again");

@@ -44,11 +44,15 @@ fn check_mappings(field: &'static str, maps: &[LinuxIdMapping]) -> Result<(), Er
 
 /// Without mappings, in the caller's user namespace or another's, every id may be one.
 fn mapped(field: &'static str, id: u32, maps: &[LinuxIdMapping], name: &'static str) -> Result<(), Error> {
-    let has = |map: &LinuxIdMapping| id.checked_sub(map.container_id()).is_some_and(|offset| offset < map.size());
-    match maps.is_empty() || maps.iter().any(has) {
+    match maps.is_empty() || is_mapped(id, maps) {
         true => Ok(()),
         false => Err(Error::Unmapped { field, id, maps: name }),
     }
+}
+
+/// Whether an id of the container's is one of the host's.
+pub(super) fn is_mapped(id: u32, maps: &[LinuxIdMapping]) -> bool {
+    maps.iter().any(|map| id.checked_sub(map.container_id()).is_some_and(|offset| offset < map.size()))
 }
 
 #[cfg(test)]

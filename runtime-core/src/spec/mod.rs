@@ -2,6 +2,7 @@
 
 mod check;
 mod ids;
+pub(crate) mod rootless;
 
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,8 @@ pub enum Error {
     Version(String),
     #[error("{field} {id} has no mapping in linux.{maps}")]
     Unmapped { field: &'static str, id: u32, maps: &'static str },
+    #[error("cannot specify {option} mount option for rootless container: no mapping found in linux.{maps}")]
+    UnmappedOption { option: String, maps: &'static str },
     /// Better than to run a container that is not what was asked for.
     #[error("{field} is not supported")]
     Unsupported { field: &'static str },

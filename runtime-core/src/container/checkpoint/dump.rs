@@ -19,7 +19,7 @@ use super::manifest::{self, Manifest, Timings};
 use super::options::{CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, Transport};
 use super::swrk::Plain;
 use super::work::{Work, open_dir};
-use super::{config_file, inventory, mounts, namespaces, network, phases, plan, stdio};
+use super::{check_caller, config_file, inventory, mounts, namespaces, network, phases, plan, stdio};
 use crate::container::{Container, Status, notify};
 use crate::{Error, Pid, Result};
 
@@ -42,6 +42,7 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
         }
     };
     let failed = |err| Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err };
+    check_caller().map_err(failed)?;
     check(options).map_err(failed)?;
     let criu = Criu::find().map_err(criu_failed(container))?;
     check_features(container, options, &criu)?;

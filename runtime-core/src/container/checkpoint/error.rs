@@ -55,6 +55,12 @@ pub enum CheckpointError {
     #[error("CRIU cannot join a {kind} namespace")]
     UnsupportedNamespace { kind: &'static str },
 
+    #[error(
+        "a rootless container cannot be checkpointed or restored: CRIU needs root of the host, whose capabilities reach \
+         every namespace"
+    )]
+    Rootless,
+
     #[error("the parent images {}: {problem}", path.display())]
     Parent { path: PathBuf, problem: &'static str },
 
@@ -87,7 +93,7 @@ impl CheckpointError {
         match self {
             Self::File { err, .. } if err.kind() == io::ErrorKind::NotFound => ErrorKind::InvalidArgument,
             Self::File { .. } | Self::Encode(_) => ErrorKind::Internal,
-            Self::Feature { .. } | Self::Vfork { .. } => ErrorKind::FailedPrecondition,
+            Self::Feature { .. } | Self::Vfork { .. } | Self::Rootless => ErrorKind::FailedPrecondition,
             _ => ErrorKind::InvalidArgument,
         }
     }

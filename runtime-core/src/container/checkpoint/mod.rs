@@ -82,6 +82,12 @@ impl CriuOptions {
     }
 }
 
+/// Before anything is touched. CRIU's unprivileged mode dumps a process, and no container: mounts, cgroups and network
+/// are out of its reach.
+pub(super) fn check_caller() -> Result<(), CheckpointError> {
+    if crate::caller::is_unprivileged() { Err(CheckpointError::Rootless) } else { Ok(()) }
+}
+
 pub(super) fn config_file(state: &State) -> Option<PathBuf> {
     match state.annotations.get(CONFIG_ANNOTATION) {
         Some(path) => Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty()),
