@@ -1,11 +1,12 @@
 //! What the global options say.
 
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
-use runtime_core::ContainerId;
 use runtime_core::container::Container;
+use runtime_core::{ContainerId, caller};
+use rustix::fs::{Mode, OFlags};
 
 use crate::args::Global;
 use crate::error::Error;
@@ -20,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) root_given: bool,
     /// systemd is to make the cgroups of new containers.
     pub(crate) systemd_cgroup: bool,
+    /// As it was given.
+    rootless: String,
 }
 
 impl Context {
@@ -32,7 +35,13 @@ impl Context {
             Some(root) => given_root(root)?,
             None => default_root()?,
         };
-        Ok(Self { root, root_given: global.root.is_some(), systemd_cgroup: global.systemd_cgroup })
+        let (systemd_cgroup, rootless) = (global.systemd_cgroup, global.rootless.clone());
+        Ok(Self { root, root_given: global.root.is_some(), systemd_cgroup, rootless })
+    }
+
+    /// Whether a new container may do without cgroups that this process may not make.
+    pub(crate) fn rootless_cgroup(&self) -> Result<bool, Error> {
+        Ok(parse_rootless(&self.rootless)?.unwrap_or_else(caller::is_unprivileged))
     }
 
     /// # Errors
@@ -76,14 +85,25 @@ fn default_root() -> Result<PathBuf, Error> {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     let Some(runtime_dir) = runtime_dir.filter(|_| honours_xdg()) else { return Ok(DEFAULT_ROOT.into()) };
     let root = Path::new(&runtime_dir).join("rtc");
-    // The sticky bit keeps it from being pruned (XDG base directory specification).
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&root)
-        .and_then(|()| std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o1700)))
-        .map_err(|err| Error::File { operation: "make (is $XDG_RUNTIME_DIR writable?)", path: root.clone(), err })?;
+    own_root(&root)?;
     Ok(root)
+}
+
+/// Makes it, or makes sure that nobody else has: what is in it says what is done with the user's rights.
+fn own_root(root: &Path) -> Result<(), Error> {
+    let failed = |operation| move |err: std::io::Error| Error::File { operation, path: root.to_owned(), err };
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root);
+    made.map_err(failed("make (the path in $XDG_RUNTIME_DIR must be writable by the user)"))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = failed("open (it must be a directory of the user's own, and no symlink)");
+    let directory = rustix::fs::open(root, flags, Mode::empty()).map_err(|err| open(err.into()))?;
+    let stat = rustix::fs::fstat(&directory).map_err(|err| failed("look at")(err.into()))?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(Error::ForeignRoot { path: root.to_owned(), owner: stat.st_uid });
+    }
+    // The sticky bit keeps it from being pruned (XDG base directory specification).
+    rustix::fs::fchmod(&directory, Mode::RWXU | Mode::SVTX)
+        .map_err(|err| failed("chmod (check permission of the path in $XDG_RUNTIME_DIR)")(err.into()))
 }
 
 /// Not for root on the host, whose containers have been in /run whatever its environment says.
@@ -91,13 +111,18 @@ fn honours_xdg() -> bool {
     if !rustix::process::geteuid().is_root() {
         return true;
     }
-    in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root")
+    caller::in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root")
 }
 
-/// The initial one maps every id to itself (user_namespaces(7)).
-fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_ascii_whitespace().ne(["0", "0", "4294967295"])
+/// As Go's strconv.ParseBool; `None` for "auto".
+fn parse_rootless(text: &str) -> Result<Option<bool>, Error> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(Some(true)),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(Some(false)),
+        "" => Ok(None),
+        text if text.eq_ignore_ascii_case("auto") => Ok(None),
+        text => Err(Error::ParseBool(text.to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +140,32 @@ mod tests {
         for root in ["/", "/..", "/run/..", "//"] {
             assert!(matches!(given_root(Path::new(root)), Err(Error::RootIsRoot)), "{root}");
         }
+    }
+
+    #[test]
+    fn rootless_is_a_boolean_of_gos() {
+        for (text, meant) in [("", None), ("AUTO", None), ("t", Some(true)), ("True", Some(true)), ("0", Some(false))] {
+            assert_eq!(parse_rootless(text).unwrap(), meant, "{text}");
+        }
+        let said = parse_rootless("yes").unwrap_err().to_string();
+        assert_eq!(said, r#"strconv.ParseBool: parsing "yes": invalid syntax"#);
+    }
+
+    #[test]
+    fn a_root_in_the_runtime_directory_is_a_directory_of_ones_own() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("rtc");
+        own_root(&root).unwrap();
+        own_root(&root).unwrap();
+        assert_eq!(std::fs::metadata(&root).unwrap().permissions().mode() & 0o7777, 0o1700);
+        // A symlink to somebody else's directory, whose mode would be changed.
+        let other = directory.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        std::fs::remove_dir(&root).unwrap();
+        std::os::unix::fs::symlink(&other, &root).unwrap();
+        assert!(own_root(&root).unwrap_err().to_string().contains("no symlink"));
+        assert_eq!(std::fs::metadata(&other).unwrap().permissions().mode() & 0o1000, 0);
     }
 
     #[test]

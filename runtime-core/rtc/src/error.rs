@@ -24,6 +24,13 @@ pub(crate) enum Error {
     NotStopped { id: String, status: Status },
     #[error("Option --root argument should not be set to /")]
     RootIsRoot,
+    #[error("{} belongs to user {owner}: the state of containers must be the caller's own ($XDG_RUNTIME_DIR)", path.display())]
+    ForeignRoot { path: PathBuf, owner: u32 },
+    /// The caller chooses what is executed, and where files are written.
+    #[error("rtc must not be set-user-id or set-group-id: whoever runs it would have all rights of its owner")]
+    SetUserId,
+    #[error("strconv.ParseBool: parsing {0:?}: invalid syntax")]
+    ParseBool(String),
     /// Better than cgroups elsewhere than was asked for.
     #[error("--systemd-cgroup is not supported")]
     SystemdCgroup,

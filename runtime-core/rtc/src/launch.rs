@@ -82,6 +82,7 @@ impl New {
         options.pid_file = self.pid_file;
         options.preserve_fds = passed.fds;
         options.notify_socket = Host::given().is_some();
+        options.rootless_cgroup = context.rootless_cgroup()?;
         Ok(options)
     }
 }

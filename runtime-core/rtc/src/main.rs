@@ -57,6 +57,9 @@ fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| name == runtime_core::init::ARGV0) {
         runtime_core::init::main();
     }
+    if is_set_user_id() {
+        return log::Log::default().fatal(&Error::SetUserId);
+    }
     let args = match usage::parse(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(args) => args,
         Err(err) => return usage::refuse(&err),
@@ -66,6 +69,11 @@ fn main() -> ExitCode {
         Err(err) => return log::Log::default().fatal(&err),
     };
     run(args).unwrap_or_else(|err| log.fatal(&err))
+}
+
+fn is_set_user_id() -> bool {
+    use rustix::process::{getegid, geteuid, getgid, getuid};
+    getuid() != geteuid() || getgid() != getegid()
 }
 
 fn run(args: Args) -> Result<ExitCode, Error> {
