@@ -78,9 +78,11 @@ impl Foreground {
     /// Begins to copy. `master` is of the process's terminal.
     pub(crate) fn attach(&mut self, master: Option<OwnedFd>) -> Result<(), Error> {
         if let (Some(master), Some(terminal)) = (master, &mut self.terminal) {
-            relay::input(own(master.as_fd())?);
-            self.outputs.push(Output::start(own(master.as_fd())?, File::from(own(std::io::stdout().as_fd())?))?);
+            let (source, sink) = (own(master.as_fd())?, own(master.as_fd())?);
+            // First: what comes before it would have its line ends made twice.
             terminal.attach(master)?;
+            relay::input(sink);
+            self.outputs.push(Output::start(source, File::from(own(std::io::stdout().as_fd())?))?);
         }
         for copied in self.copied.drain(..) {
             match copied {
