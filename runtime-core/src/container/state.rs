@@ -258,6 +258,36 @@ mod tests {
     }
 
     #[test]
+    fn a_state_of_others_is_not_used() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can give a directory away");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let directory = Directory::new(root.path(), &ContainerId::parse("web").unwrap());
+        directory.make().unwrap();
+        let own = root.path().join("web");
+        let state = serde_json::json!({
+            "ociVersion": "1.2.0", "id": "web", "bundle": "/b", "created": 0, "init": null,
+            "cgroup": {"v1": [], "unified": null}, "sharedPidNamespace": false, "poststart": [], "poststop": [],
+            "seccomp": null, "capabilities": null, "rlimits": null, "keyring": true,
+        });
+        std::fs::write(own.join(FILE), state.to_string()).unwrap();
+        directory.read().unwrap();
+        // Under another's name.
+        let other = Directory::new(root.path(), &ContainerId::parse("db").unwrap());
+        std::fs::create_dir(root.path().join("db")).unwrap();
+        std::fs::copy(own.join(FILE), root.path().join("db").join(FILE)).unwrap();
+        assert!(matches!(other.read(), Err(Error::OtherState { .. })));
+        // A directory of one's own, by way of somebody else's link.
+        std::os::unix::fs::symlink(&own, root.path().join("link")).unwrap();
+        let link = Directory::new(root.path(), &ContainerId::parse("link").unwrap());
+        assert!(matches!(link.read(), Err(Error::File { .. })));
+        std::os::unix::fs::chown(&own, Some(1000), None).unwrap();
+        assert!(matches!(directory.read(), Err(Error::Foreign { owner: 1000, .. })));
+    }
+
+    #[test]
     fn an_id_is_taken_once() {
         let root = std::env::temp_dir().join(format!("rtc-state-{}", std::process::id()));
         let directory = Directory::new(&root, &ContainerId::parse("web").unwrap());

@@ -163,6 +163,25 @@ fn without_pivot_root_the_rootfs_is_the_root_too() {
 }
 
 #[test]
+fn cve_2023_25809_without_a_cgroup_the_hosts_are_covered() {
+    in_namespaces("cve_2023_25809_without_a_cgroup_the_hosts_are_covered", || {
+        let mut spec = default_spec();
+        let mounts = spec["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["destination"] != "/sys");
+        // As `rtc spec --rootless` has them.
+        mounts.push(bind("/sys", "/sys", &["rbind", "ro"]));
+        mounts.push(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup" }));
+        let plan = plan_of(&spec).unwrap();
+        plan.mount(unasked).unwrap();
+        plan.pivot().unwrap();
+        plan.seal().unwrap();
+        assert_eq!(fs::read_dir("/sys/fs/cgroup").unwrap().count(), 0);
+        let made = fs::create_dir("/sys/fs/cgroup/made").unwrap_err();
+        assert_eq!(made.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    });
+}
+
+#[test]
 fn cve_2023_27561_a_symlink_for_proc_or_sys_is_refused() {
     in_namespaces("cve_2023_27561_a_symlink_for_proc_or_sys_is_refused", || {
         fs::create_dir(format!("{ROOT}/elsewhere")).unwrap();

@@ -70,6 +70,22 @@ fn the_cache_gives_back_the_same_filter_and_is_private() {
 }
 
 #[test]
+fn a_filter_of_others_is_not_used() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can give a file away");
+        return;
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let whole = compile(&deny_mkdir(), cache.path()).unwrap();
+    let path = fs::read_dir(cache.path()).unwrap().next().unwrap().unwrap().path();
+    let key = cache::key(&deny_mkdir()).unwrap();
+    std::os::unix::fs::chown(&path, Some(1000), None).unwrap();
+    assert_eq!(cache::read(cache.path(), &key), None);
+    assert_eq!(compile(&deny_mkdir(), cache.path()).unwrap(), whole);
+    assert_eq!(cache::read(cache.path(), &key).as_ref(), Some(&whole.program));
+}
+
+#[test]
 fn a_damaged_cache_is_never_used() {
     let cache = tempfile::tempdir().unwrap();
     let whole = compile(&deny_mkdir(), cache.path()).unwrap();
