@@ -24,6 +24,7 @@ mod plain;
 mod pod;
 mod refused;
 mod restart;
+mod rootless;
 mod run;
 mod runc_shim;
 mod stdio;
@@ -132,6 +133,24 @@ macro_rules! lane {
             }
 
             #[test]
+            fn users_other_than_root() {
+                if LANE.tree == Tree::Trixie {
+                    eprintln!("skipped: its runc is an old one, with other words");
+                    return;
+                }
+                host::check_after(LANE, super::rootless::prepare, super::rootless::CHECKS);
+            }
+
+            #[test]
+            fn delegated_cgroup() {
+                if LANE.tree == Tree::Trixie || LANE.cgroups == Cgroups::Hybrid {
+                    eprintln!("skipped: v1 delegates nothing to users, and one tree shows it");
+                    return;
+                }
+                host::check_after(LANE, super::rootless::prepare, super::rootless::DELEGATED);
+            }
+
+            #[test]
             fn command_line_restores() {
                 if LANE.tree == Tree::Trixie {
                     eprintln!("skipped: its CRIU cannot dump on every kernel");
@@ -208,12 +227,12 @@ mod vm {
 
     #[test]
     fn runc_2_1() {
-        run("runc_2_1_v2", &["limits", "whole_kernel"]);
+        run("runc_2_1_v2", &["limits", "whole_kernel", "delegated_cgroup"]);
     }
 
     #[test]
     fn rtc_2_1() {
-        run("rtc_2_1_v2", &["limits", "whole_kernel", "checkpoint_and_restore"]);
+        run("rtc_2_1_v2", &["limits", "whole_kernel", "delegated_cgroup", "checkpoint_and_restore"]);
     }
 
     #[test]
