@@ -30,6 +30,8 @@ pub(super) fn may_set_groups(id: &ContainerId, pid: Pid) -> Result<bool> {
     let path = format!("/proc/{pid}/setgroups");
     match std::fs::read(&path) {
         Ok(text) => Ok(!text.starts_with(b"deny")),
+        // A kernel without user namespaces.
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(err) => Err(Error::File { id: id.clone(), operation: "read", path: path.into(), err }),
     }
 }

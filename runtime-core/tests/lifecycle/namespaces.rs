@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a_user_namespace_has_devices_and_default_mounts", a_user_namespace_has_devices_and_default_mounts),
     ("a_user_namespace_keeps_locked_mount_flags", a_user_namespace_keeps_locked_mount_flags),
     ("a_user_namespace_owns_its_rootfs", a_user_namespace_owns_its_rootfs),
+    ("an_id_mapped_rootfs_is_the_user_namespaces", an_id_mapped_rootfs_is_the_user_namespaces),
     ("a_user_namespace_without_group_5_has_ptys", a_user_namespace_without_group_5_has_ptys),
     ("a_time_namespace_has_its_offset", a_time_namespace_has_its_offset),
     ("a_path_of_another_kind_is_refused", a_path_of_another_kind_is_refused),
@@ -57,11 +58,15 @@ fn a_pods_containers_share_namespaces() {
 }
 
 pub(crate) fn user_namespace(bundle: &mut Bundle) {
+    mapped_namespace(bundle);
+    own(&bundle.path().join("rootfs"));
+}
+
+fn mapped_namespace(bundle: &mut Bundle) {
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
     bundle.spec["linux"]["uidMappings"] = map.clone();
     bundle.spec["linux"]["gidMappings"] = map;
-    own(&bundle.path().join("rootfs"));
 }
 
 fn own(path: &std::path::Path) {
@@ -181,6 +186,33 @@ fn a_user_namespace_owns_its_rootfs() {
     assert_eq!(output, "0\n65534\nsh: can't create /etc/foreign: Permission denied");
     let made = std::fs::metadata(bundle.path().join("rootfs/etc/made")).unwrap();
     assert_eq!((made.uid(), made.gid(), std::fs::read_to_string(foreign).unwrap().len()), (100_000, 100_000, 0));
+}
+
+/// As engines have it: the files stay root's, and the mount of them is the namespace's.
+fn an_id_mapped_rootfs_is_the_user_namespaces() {
+    let mut bundle = Bundle::new("exec sleep 60");
+    mapped_namespace(&mut bundle);
+    let rootfs = bundle.path().join("rootfs");
+    let map = "0 100000 65536\n";
+    let mount = runtime_core::id_map::clone_mount(&rootfs, map, map, false).unwrap();
+    let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(&mount, "", rustix::fs::CWD, &rootfs, flags).unwrap();
+    drop(mount);
+    let (container, running) = bundle.create().unwrap_or_else(|err| panic!("{}", chain(&err)));
+    container.start().unwrap();
+    let script = "stat -c %u /bin/busybox; touch /made; stat -c %u /made; id -u";
+    for (uid, owner) in [(0, "0\n0\n0"), (33, "0\ntouch: /made: Permission denied\n0\n33")] {
+        let process =
+            json!({"user": {"uid": uid, "gid": 0}, "args": ["sh", "-c", script], "env": ["PATH=/bin"], "cwd": "/"});
+        let (_, output) = exec(&container, process, false).unwrap_or_else(|err| panic!("{}", chain(&err))).finish();
+        assert_eq!(output, owner);
+    }
+    container.delete(true).unwrap();
+    running.finish();
+    rustix::mount::unmount(&rootfs, rustix::mount::UnmountFlags::empty()).unwrap();
+    let made = std::fs::metadata(rootfs.join("made")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 0, "on the disk it is root's");
+    bundle.assert_nothing_left();
 }
 
 fn a_user_namespace_without_group_5_has_ptys() {
