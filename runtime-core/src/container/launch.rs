@@ -86,6 +86,10 @@ impl Launch<'_> {
             self.set_rlimits(pid, orders)?;
         }
         orders.process.set_groups = maps::may_set_groups(self.id, pid)?;
+        if !orders.process.set_groups && !orders.process.groups.is_empty() {
+            // As runc goes on.
+            tracing::warn!(id = %self.id, "no additional groups: the user namespace denies setgroups(2)");
+        }
         fault::after(self.id, Point::Rlimits)?;
         if orders.environment.is_some() {
             launched.devices = net_devices::move_in(self.id, self.linux, self.namespaces, pid)?;
