@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-/// Not root, or root of a user namespace alone: device nodes, device programs and CRIU are then out of reach, and cgroups
-/// may be.
+/// Not root, or root of a user namespace alone: device nodes, device programs and CRIU are then out of reach, and
+/// cgroups may be.
 pub fn is_unprivileged() -> bool {
     !rustix::process::geteuid().is_root() || in_user_namespace()
 }

@@ -24,7 +24,7 @@ pub(crate) enum Error {
     NotStopped { id: String, status: Status },
     #[error("Option --root argument should not be set to /")]
     RootIsRoot,
-    #[error("{} belongs to user {owner}: the state of containers must be the caller's own ($XDG_RUNTIME_DIR)", path.display())]
+    #[error("{} belongs to user {owner}: $XDG_RUNTIME_DIR is not the caller's own", path.display())]
     ForeignRoot { path: PathBuf, owner: u32 },
     /// The caller chooses what is executed, and where files are written.
     #[error("rtc must not be set-user-id or set-group-id: whoever runs it would have all rights of its owner")]

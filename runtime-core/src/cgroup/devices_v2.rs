@@ -17,8 +17,9 @@ use crate::sys::bpf::{self, Insn};
 
 pub(super) fn set(dir: &Dir, rules: &[Rule], change: Change) -> Result<(), Error> {
     match attach(dir, rules, change) {
-        // Without CAP_BPF in the initial user namespace nothing can be loaded. The kernel confines devices there itself: who
-        // may not make the rules may not make a device node either, and opens those of the host by their modes.
+        // Without CAP_BPF in the initial user namespace nothing can be loaded. The kernel confines devices there
+        // itself: who may not make the rules may not make a device node either, and opens those of the host by their
+        // modes.
         Err(Error::DeviceProgram { err: Errno::EPERM | Errno::EACCES, .. }) if crate::caller::is_unprivileged() => {
             tracing::debug!(path = %dir.path.display(), "no device rules without root's rights");
             Ok(())

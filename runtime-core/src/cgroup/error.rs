@@ -48,8 +48,8 @@ pub enum Error {
         err: Errno,
     },
     #[error(
-        "cannot set {limit}: container could not join or create cgroup: {value} is asked for, and rootless needs no limits \
-         + no cgrouppath when no permission is granted for cgroups"
+        "cannot set {limit}: container could not join or create cgroup: {value} is asked for, and rootless needs no \
+         limits + no cgrouppath when no permission is granted for cgroups"
     )]
     NoLimit {
         limit: &'static str,
@@ -60,8 +60,8 @@ pub enum Error {
     #[error("the container has no cgroup, and {operation} needs one: its creator was not allowed to make any")]
     None { operation: &'static str },
     #[error(
-        "unable to apply cgroup configuration: move a process from our own cgroup into {path}, which takes the right to write \
-         the cgroup.procs above both"
+        "unable to apply cgroup configuration: move a process from our own cgroup into {path}, which takes the right to \
+         write the cgroup.procs above both"
     )]
     Move {
         path: PathBuf,

@@ -1,7 +1,7 @@
 //! Cgroups for a caller that may not be allowed to make any.
 //!
-//! As with runc: a container whose spec names no cgroup and asks for no limits does without one, or without those of single
-//! v1 hierarchies. What is asked for and cannot be had is an error that names it.
+//! As with runc: a container whose spec names no cgroup and asks for no limits does without one, or without those of
+//! single v1 hierarchies. What is asked for and cannot be had is an error that names it.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +16,8 @@ impl Cgroup {
     /// As [`Cgroup::new`], without the hierarchies that this process may make no cgroup in. Changes nothing.
     ///
     /// # Errors
-    /// As [`Cgroup::new`]; [`Error::NotPermitted`] where `cgroups_path` leads, [`Error::NoLimit`] for a limit in `resources`
-    /// that would need what is left out.
+    /// As [`Cgroup::new`]; [`Error::NotPermitted`] where `cgroups_path` leads, [`Error::NoLimit`] for a limit in
+    /// `resources` that would need what is left out.
     pub fn permitted(
         id: &ContainerId,
         cgroups_path: Option<&Path>,
@@ -105,8 +105,8 @@ fn no_limit(
     }
 }
 
-/// Whether the directory can be made, or joined if it is there. What is asked for is found wanting here, before anything is
-/// made; the kernel has the last word when it is.
+/// Whether the directory can be made, or joined if it is there. What is asked for is found wanting here, before
+/// anything is made; the kernel has the last word when it is.
 fn may_make(dir: &Dir) -> Result<(), Errno> {
     let procs = dir.path.join("cgroup.procs");
     match access(&procs, Access::WRITE_OK) {

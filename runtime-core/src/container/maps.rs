@@ -1,7 +1,8 @@
 //! The id maps of a new user namespace (user_namespaces(7)): written by us, or by newuidmap(1) and newgidmap(1).
 //!
-//! A user may map one's own id and no other, and its group only where setgroups(2) is denied: a group may be there to keep
-//! its members out. Further ids are given by /etc/subuid and /etc/subgid, and mapped by these two programs of root's.
+//! A user may map one's own id and no other, and its group only where setgroups(2) is denied: a group may be there to
+//! keep its members out. Further ids are given by /etc/subuid and /etc/subgid, and mapped by these two programs of
+//! root's.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -89,8 +90,8 @@ pub enum IdMapsError {
         err: std::io::Error,
     },
     /// `output` is the program's own word.
-    #[error("failed to use {}: {output}{}", path.display(), hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
-    Failed { path: PathBuf, output: String, hint: Option<String> },
+    #[error("failed to use {}: {output} ({hint})", path.display())]
+    Failed { path: PathBuf, output: String, hint: String },
 }
 
 fn run_program(pid: Pid, kind: &Kind, maps: &[LinuxIdMapping]) -> Result<(), IdMapsError> {
@@ -111,7 +112,7 @@ fn run_program(pid: Pid, kind: &Kind, maps: &[LinuxIdMapping]) -> Result<(), IdM
     }
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned();
     let output = if said.is_empty() { output.status.to_string() } else { said };
-    let hint = powerless(&path).or_else(|| unlisted(kind));
+    let hint = powerless(&path).unwrap_or_else(|| unlisted(kind));
     Err(IdMapsError::Failed { path, output, hint })
 }
 
@@ -139,15 +140,15 @@ fn powerless(path: &Path) -> Option<String> {
     no_new_privileges.then(|| format!("the caller has no_new_privs set, which takes root's rights from {shown}"))
 }
 
-/// Whether root gave this user no ids at all.
-fn unlisted(kind: &Kind) -> Option<String> {
+/// What else can be wrong: whether root gave this user any ids at all.
+fn unlisted(kind: &Kind) -> String {
     let uid = rustix::process::getuid().as_raw();
     let name = user_name(uid);
     let list = std::fs::read_to_string(kind.list).unwrap_or_default();
     let given =
         list.lines().filter_map(|line| line.split(':').next()).any(|user| user == name || user == uid.to_string());
     let what = if given { "does not give all of these ids to" } else { "has no entry for" };
-    Some(format!("{} {what} user {name}", kind.list))
+    format!("{} {what} user {name}", kind.list)
 }
 
 fn user_name(uid: u32) -> String {

@@ -88,8 +88,8 @@ pub struct CreateOptions {
     pub preserve_fds: Vec<OwnedFd>,
     /// Give the container a socket for sd_notify(3); see [`Container::bind_notify_socket`].
     pub notify_socket: bool,
-    /// A container whose spec names no cgroup and asks for no limits may do without a cgroup where this process may make
-    /// none. As a rule if it is unprivileged.
+    /// A container whose spec names no cgroup and asks for no limits may do without a cgroup where this process may
+    /// make none. As a rule if it is unprivileged.
     pub rootless_cgroup: bool,
 }
 

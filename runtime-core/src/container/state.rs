@@ -180,7 +180,8 @@ impl Directory {
     }
 
     /// # Errors
-    /// [`Error::Foreign`] for a state that another user could have written: it says what to signal, to remove and to run.
+    /// [`Error::Foreign`] for a state that another user could have written: it says what to signal, to remove and to
+    /// run.
     pub(super) fn read(&self) -> Result<State> {
         let path = self.path.join(FILE);
         let failed = |err: Errno| match err {

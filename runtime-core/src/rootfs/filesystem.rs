@@ -54,8 +54,8 @@ pub(super) fn mount(tree: &Tree, entry: &Entry, name: &str, source: &str) -> Res
     Ok(mount)
 }
 
-/// The host's /sys in place of a new sysfs, as crun has it. With all that is below, for a part of it alone cannot be bound
-/// in a user namespace; so that "ro" has to reach the cgroups there too (CVE-2023-25809).
+/// The host's /sys in place of a new sysfs, as crun has it. With all that is below, for a part of it alone cannot be
+/// bound in a user namespace; so that "ro" has to reach the cgroups there too (CVE-2023-25809).
 fn host_sysfs(entry: &Entry) -> Result<OwnedFd, Error> {
     let failed = |err| Error::Bind { source_path: SYS.into(), target: entry.target.clone(), err };
     let mount = tree::clone_host(Path::new(SYS), true).map_err(failed)?;

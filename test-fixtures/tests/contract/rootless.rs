@@ -42,7 +42,8 @@ pub(crate) fn prepare(host: &Host) {
         host.node
             .sh(&format!(
                 "mkdir -p {DELEGATE}/shell; cd {DELEGATE}; if grep -q pids ../cgroup.controllers; then \
-             echo +pids >../cgroup.subtree_control; fi; for d in . shell; do chown 1000 $d $d/cgroup.procs $d/cgroup.threads $d/cgroup.subtree_control; done"
+             echo +pids >../cgroup.subtree_control; fi; for d in . shell; do chown 1000 $d \
+                 $d/cgroup.procs $d/cgroup.threads $d/cgroup.subtree_control; done"
             ))
             .unwrap();
     }

@@ -56,8 +56,8 @@ pub enum CheckpointError {
     UnsupportedNamespace { kind: &'static str },
 
     #[error(
-        "a rootless container cannot be checkpointed or restored: CRIU needs root of the host, whose capabilities reach \
-         every namespace"
+        "a rootless container cannot be checkpointed or restored: CRIU needs root of the host, whose capabilities \
+         reach every namespace"
     )]
     Rootless,
 
