@@ -19,6 +19,10 @@ use crate::error::{Error, Result};
 /// Bytes. CRIU's replies have a few hundred; `cr_errmsg` is a line of its log.
 const LONGEST_REPLY: usize = 64 * 1024;
 
+pub(crate) fn decode(operation: &'static str, message: &[u8]) -> Result<CriuResp> {
+    CriuResp::decode(message).map_err(|err| Error::Decode { operation, err })
+}
+
 /// This process's end of the socket pair.
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -101,7 +105,7 @@ impl Channel {
         if message.flags.contains(ReturnFlags::CTRUNC) {
             return Err(Error::DescriptorsTruncated { operation });
         }
-        let response = CriuResp::decode(&buffer[..message.bytes]).map_err(|err| Error::Decode { operation, err })?;
+        let response = decode(operation, &buffer[..message.bytes])?;
         Ok(Received::Message(Box::new(response), fd))
     }
 

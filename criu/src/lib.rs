@@ -17,6 +17,8 @@ mod binary;
 mod channel;
 mod descendants;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod images;
 mod log;
 mod notify;

@@ -58,12 +58,12 @@ pub fn logged_version(log: &Path) -> Option<String> {
     version_of(&head)
 }
 
-fn version_of(head: &str) -> Option<String> {
+pub(crate) fn version_of(head: &str) -> Option<String> {
     let version = head.lines().find_map(|line| line.split_once(") Version: "))?.1;
     version.split_ascii_whitespace().next().map(str::to_owned)
 }
 
-fn from_text(text: &str) -> Failure {
+pub(crate) fn from_text(text: &str) -> Failure {
     let errors = || text.lines().filter(|line| is_error(line) && !NOISE.iter().any(|noise| line.contains(noise)));
     // A well-known cause is worth more than what followed from it.
     if let Some((line, advice)) = advice::find(errors()) {

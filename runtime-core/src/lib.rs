@@ -17,11 +17,14 @@ pub mod fault;
 #[cfg(not(feature = "fault-points"))]
 mod fault;
 pub mod features;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hooks;
 pub mod id;
 pub mod id_map;
 pub mod images;
 pub mod init;
+mod limited;
 pub mod memory;
 mod netlink;
 pub mod resctrl;

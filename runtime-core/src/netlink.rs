@@ -130,27 +130,49 @@ impl Netlink {
                 Err(Errno::INTR) => continue,
                 received => received?,
             };
-            let mut left = buffer.get(..length).ok_or(Errno::MSGSIZE)?;
-            while !left.is_empty() {
-                let length = word(left, 0).ok_or(Errno::BADMSG)? as usize;
-                let kind = half(left, 4).ok_or(Errno::BADMSG)?;
-                let body = left.get(HEADER..length).ok_or(Errno::BADMSG)?;
-                match kind {
-                    ERROR => return status(word(body, 0).ok_or(Errno::BADMSG)?),
-                    DONE => return Ok(()),
-                    kind => answer(kind, body),
-                }
-                left = left.get(length.next_multiple_of(4)..).unwrap_or_default();
+            if messages(buffer.get(..length).ok_or(Errno::MSGSIZE)?, &mut answer)? {
+                return Ok(());
             }
         }
     }
+}
+
+/// Takes a datagram apart; `true` if the kernel has said all with it.
+fn messages(datagram: &[u8], answer: &mut impl FnMut(u16, &[u8])) -> Result<bool, Errno> {
+    let mut left = datagram;
+    while !left.is_empty() {
+        let length = word(left, 0).ok_or(Errno::BADMSG)? as usize;
+        let kind = half(left, 4).ok_or(Errno::BADMSG)?;
+        let body = left.get(HEADER..length).ok_or(Errno::BADMSG)?;
+        match kind {
+            ERROR => return status(word(body, 0).ok_or(Errno::BADMSG)?).map(|()| true),
+            DONE => return Ok(true),
+            kind => answer(kind, body),
+        }
+        left = left.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+/// Every message, whatever its kind, as an address and as a link.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(datagram: &[u8]) {
+    let mut found = |_: u16, body: &[u8]| {
+        let address = Address::parse(body);
+        for (_, value) in address.iter().flat_map(|address| &address.attributes) {
+            assert!(value.len() < body.len(), "an attribute is longer than what it came in");
+        }
+        assert_eq!(word(body, 4).zip(word(body, 8)).is_some(), body.len() >= 12);
+    };
+    // What is no message is an error, and no more.
+    messages(datagram, &mut found).ok();
 }
 
 /// The kernel's negative errno, or 0.
 fn status(word: u32) -> Result<(), Errno> {
     match word.cast_signed() {
         0 => Ok(()),
-        errno => Err(Errno::from_raw_os_error(errno.wrapping_neg())),
+        errno => Err(crate::sys::errno::told(errno.wrapping_neg())),
     }
 }
 
@@ -238,6 +260,20 @@ mod tests {
         // Of the host's scope alone.
         assert_eq!(netlink.addresses(lo.index).unwrap().iter().filter(|one| one.family == 10).count(), 0);
         assert_eq!(netlink.link("no-such-device"), Err(Errno::NODEV));
+    }
+
+    #[test]
+    fn an_error_is_the_kernels_number_or_none() {
+        let answer = |errno: i32| {
+            let mut message = Message::new(ERROR, 0, &errno.to_ne_bytes());
+            message.0.resize(36, 0);
+            messages(&message.finish(), &mut |_, _| {})
+        };
+        assert_eq!(answer(0), Ok(true));
+        assert_eq!(answer(-libc::ENODEV), Err(Errno::NODEV));
+        for number in [7, -5000, i32::MIN, i32::MAX] {
+            assert_eq!(answer(number), Err(Errno::IO), "{number}");
+        }
     }
 
     #[test]

@@ -198,6 +198,18 @@ fn mount_point(mountinfo: &str) -> Option<&Path> {
     })
 }
 
+/// A schemata file, and a mount table.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(text: &str) {
+    for (resource, domains) in text.lines().filter_map(parse) {
+        assert!(!resource.contains(':'), "{resource:?}");
+        assert!(domains.iter().all(|(domain, value)| !domain.contains('=') && !value.contains(';')), "{domains:?}");
+    }
+    if let Some(point) = mount_point(text) {
+        assert!(text.contains(&*point.to_string_lossy()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

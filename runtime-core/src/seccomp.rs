@@ -2,6 +2,8 @@
 
 mod cache;
 mod compile;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod listener;
 mod newer;
 

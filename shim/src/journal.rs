@@ -40,11 +40,12 @@ pub(crate) fn read(bundle: &Path) -> Option<(Pid, Exit)> {
     parse(&std::fs::read_to_string(bundle.join(FILE)).ok()?)
 }
 
-fn parse(line: &str) -> Option<(Pid, Exit)> {
+pub(crate) fn parse(line: &str) -> Option<(Pid, Exit)> {
     let mut words = line.split_ascii_whitespace();
     let pid = Pid::new(words.next()?.parse().ok()?)?;
     let code = words.next()?.parse().ok()?;
-    let since = Duration::new(words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let seconds = Duration::from_secs(words.next()?.parse().ok()?);
+    let since = seconds.checked_add(Duration::from_nanos(words.next()?.parse().ok()?))?;
     let at: SystemTime = UNIX_EPOCH.checked_add(since)?;
     words.next().is_none().then_some((pid, Exit { code, at }))
 }
@@ -52,6 +53,13 @@ fn parse(line: &str) -> Option<(Pid, Exit)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_is_none_is_no_exit() {
+        for line in ["7 0 18446744073709551615 4294967295", "7 0 18446744073709551615 0", "7 0 1 -1"] {
+            assert!(parse(line).is_none(), "{line}");
+        }
+    }
 
     #[test]
     fn an_exit_survives_the_shim() {

@@ -341,6 +341,18 @@ fn relative_lowerdirs(data: &[&str]) -> Option<(PathBuf, String)> {
     Some((PathBuf::from(directory), options.join(",")))
 }
 
+/// The options of a mount, one a line.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(text: &str) {
+    let given: Vec<String> = text.lines().map(str::to_owned).collect();
+    let options = Options::parse(&given);
+    Ids::new(options.uidmap, options.gidmap);
+    if let Some((directory, data)) = relative_lowerdirs(&options.data) {
+        assert!(text.contains(&*directory.to_string_lossy()), "{directory:?}");
+        assert!(data.len() <= text.len(), "{data:?} is longer than what was given");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

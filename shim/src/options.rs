@@ -173,7 +173,11 @@ impl RuntimeOptions {
         } else {
             return Ok(Options::default());
         };
-        toml::from_slice(&body).map_err(|err| Error::Toml(Box::new(err)))
+        Self::of_toml(&body)
+    }
+
+    fn of_toml(body: &[u8]) -> Result<Options, Error> {
+        toml::from_slice(body).map_err(|err| Error::Toml(Box::new(err)))
     }
 }
 
@@ -198,6 +202,21 @@ pub(crate) fn checkpoint(any: Option<&Any>) -> Result<oci::CheckpointOptions, Er
         }
         _ => Err(Error::UnknownType { type_url: any.type_url.clone() }),
     }
+}
+
+/// Every message that carries options, without the file that one of them can name.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let any = |name: &str| Any { type_url: name.to_owned(), value: bytes.to_owned(), ..Any::default() };
+    // What does not decode is an error, and no more.
+    Options::parse(&any(RUNC_OPTIONS)).ok();
+    Options::parse(&any(CREATE_OPTIONS_1)).ok();
+    if let Ok(options) = RuntimeOptions::decode(bytes) {
+        RuntimeOptions::of_toml(&options.config_body).ok();
+    }
+    RuntimeOptions::of_toml(bytes).ok();
+    checkpoint(Some(&any(CHECKPOINT_OPTIONS))).ok();
+    checkpoint(Some(&any(CHECKPOINT_OPTIONS_1))).ok();
 }
 
 #[cfg(test)]

@@ -287,6 +287,15 @@ fn decode_create(request: api::CreateTaskRequest) -> Result<Create> {
     })
 }
 
+/// A request that options name no file in.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(mut request: api::CreateTaskRequest) {
+    request.options.clear();
+    if let Ok(create) = decode_create(request) {
+        assert!(!create.id.as_str().contains('/'));
+    }
+}
+
 /// An `Any` that carries JSON, as containerd sends what the OCI specification defines.
 fn json_of(any: Option<&Any>) -> &[u8] {
     any.map_or(&[], |any| &any.value)

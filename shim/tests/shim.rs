@@ -91,6 +91,10 @@ async fn shim_pid(client: &Client) -> u32 {
 async fn shut_down(client: Client) {
     let pid = shim_pid(&client).await;
     TaskClient::new(client).shutdown(context(), &ShutdownRequest::default()).await.unwrap();
+    gone(pid).await;
+}
+
+async fn gone(pid: u32) {
     // Not our child: gone, or a zombie of the machine's init.
     let deadline = Instant::now() + Duration::from_secs(20);
     while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
@@ -164,6 +168,28 @@ async fn the_serving_process_has_a_group_of_its_own_and_a_readable_command_line(
     shut_down(client).await;
 }
 
+/// Of a shim that has never had a container: its `delete` finds the socket by the address that `start` left in the bundle.
+#[tokio::test]
+async fn the_socket_of_a_shim_that_died_after_start_goes_with_delete() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: unmounting needs root");
+        return;
+    }
+    let host = Host::new();
+    let bundle = host.bundle("web", "{}");
+    let started = host.start("web", &bundle);
+    let pid = shim_pid(&connect(&started.address).await).await;
+    let killed = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
+    gone(pid).await;
+    assert_eq!(std::fs::read_dir(host.sockets()).unwrap().count(), 1, "the socket of a killed shim stays");
+    for _ in 0..2 {
+        let output = run(&["-namespace", "tests", "-id", "web", "delete"], &bundle, &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(std::fs::read_dir(host.sockets()).unwrap().count(), 0, "a socket is left");
+    }
+}
+
 #[test]
 fn start_without_a_config_is_refused_and_leaves_nothing() {
     let host = Host::new();
@@ -172,6 +198,18 @@ fn start_without_a_config_is_refused_and_leaves_nothing() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("config.json: No such file or directory"), "{text}");
     assert!(!host.sockets().exists());
+}
+
+#[test]
+fn start_with_parameters_that_are_cut_off_is_refused_and_leaves_nothing() {
+    let host = Host::new();
+    let bundle = host.bundle("web", "{}");
+    let params = host.params("web");
+    let output = run(&["-namespace", "tests", "-id", "web", "start"], &bundle, &params[..params.len() - 1]);
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("cut off"), "{text}");
+    assert!(!host.sockets().exists() && !bundle.join("address").exists());
 }
 
 #[test]

@@ -166,6 +166,18 @@ fn size(dir: &Path) -> Result<u64, Error> {
     Ok(bytes)
 }
 
+/// A file as each kind of image whose entries are read; what it is not, is an error and no more.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(dir: &Path, name: &str) {
+    Image::open(dir, name, &[INVENTORY]).and_then(Image::only::<InventoryEntry>).ok();
+    if let Ok(mut tree) = Image::open(dir, name, &[COMMON, PSTREE]) {
+        while let Ok(Some(_)) = tree.next::<PstreeEntry>() {}
+    }
+    if let Ok(mut map) = pagemap::Pagemap::open(dir, name, &[COMMON]) {
+        while let Ok(Some(_)) = map.next() {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proto::criu::images::{PagemapEntry, PagemapHead};

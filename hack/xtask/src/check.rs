@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("test-fixtures", &["rtc-proto"]),
     ("cri-client", &[]),
     ("rtc-bench", &[]),
+    ("rtc-fuzz", &["criu", "runtime-core", "rtc", "containerd-shim-rtc-v2"]),
     ("xtask", &["test-fixtures"]),
 ];
 

@@ -30,6 +30,9 @@ const NODES: &[Need] = &[
     Need { package: "util-linux", present: || succeeds(Command::new("nsenter").arg("--version")) },
 ];
 
+/// libFuzzer is C++, and compiled with its first use.
+const FUZZING: &[Need] = &[Need { package: "g++", present: || succeeds(Command::new("g++").arg("--version")) }];
+
 /// Makes sure that the binaries can be built here.
 pub(crate) fn prepare() -> Result<(), Error> {
     install(BUILD)
@@ -45,6 +48,12 @@ pub(crate) fn prepare_for_nodes() -> Result<(), Error> {
     }
     install(BUILD)?;
     install(NODES)
+}
+
+/// Makes sure that libFuzzer can be built here.
+pub(crate) fn prepare_for_fuzzing() -> Result<(), Error> {
+    prepare()?;
+    install(FUZZING)
 }
 
 /// The directory of a static library, as the compiler finds it.

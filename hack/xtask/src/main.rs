@@ -5,6 +5,7 @@
 //! | `demo` | rtc at work, step by step |
 //! | `test` | unit and end-to-end tests; the latter alone |
 //! | `check` | format, lints, dependencies, and the layering of the crates |
+//! | `fuzz` | libFuzzer on the parsers |
 //! | `bench` | rtc beside runc's shim |
 //! | `node` | a shell in a test node |
 //! | `vm` | a shell in a virtual machine |
@@ -17,6 +18,7 @@ mod build;
 mod check;
 mod demo;
 mod error;
+mod fuzz;
 mod host;
 mod install;
 mod node;
@@ -44,6 +46,8 @@ enum Command {
     Test(test::Args),
     /// Runs the end-to-end tests alone
     E2e(test::Args),
+    /// Feeds all that reads bytes from outside with libFuzzer
+    Fuzz(fuzz::Args),
     /// Measures rtc beside runc's shim with runc and with crun; writes target/bench.json
     Bench(bench::Args),
     /// Builds the static binaries
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args, test::Which::All),
         Command::E2e(args) => test::run(&args, test::Which::EndToEnd),
+        Command::Fuzz(args) => fuzz::run_targets(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Build => host::prepare().and_then(|()| build::all()).map(drop),
         Command::Install { prefix } => install::install(&prefix),

@@ -163,7 +163,11 @@ impl Exec {
 }
 
 fn read_process(path: &Path) -> Result<Process, Error> {
-    let json = std::fs::read(path).map_err(|err| Error::File { operation: "open", path: path.to_owned(), err })?;
+    let json = runtime_core::spec::read_document(path).map_err(|err| Error::File {
+        operation: "open",
+        path: path.to_owned(),
+        err,
+    })?;
     runtime_core::spec::parse_process(&json).map_err(|err| Error::File {
         operation: "parse",
         path: path.to_owned(),
@@ -188,7 +192,7 @@ fn with_capabilities(mut sets: LinuxCapabilities, names: &[String]) -> LinuxCapa
     sets
 }
 
-fn user(mut user: User, given: Option<&str>, additional: &[i64]) -> Result<User, Error> {
+pub(crate) fn user(mut user: User, given: Option<&str>, additional: &[i64]) -> Result<User, Error> {
     if let Some(given) = given.filter(|given| !given.is_empty()) {
         let (uid, gid) = given.split_once(':').map_or((given, None), |(uid, gid)| (uid, Some(gid)));
         let number =
@@ -208,7 +212,7 @@ fn user(mut user: User, given: Option<&str>, additional: &[i64]) -> Result<User,
     Ok(user)
 }
 
-fn sub_cgroups(given: &[String]) -> Result<Vec<SubCgroup>, Error> {
+pub(crate) fn sub_cgroups(given: &[String]) -> Result<Vec<SubCgroup>, Error> {
     let mut all: Vec<SubCgroup> = Vec::new();
     for text in given {
         let Some((controllers, path)) = text.split_once(':') else {

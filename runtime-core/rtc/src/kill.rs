@@ -43,7 +43,7 @@ impl Kill {
 }
 
 /// `Some(None)` for 0, the signal that is none.
-fn number(text: &str) -> Option<Option<Signal>> {
+pub(crate) fn number(text: &str) -> Option<Option<Signal>> {
     if let Ok(number) = text.parse() {
         return if number == 0 { Some(None) } else { Signal::new(number).map(Some) };
     }

@@ -80,13 +80,18 @@ fn wait_ready(socket: &UnixDatagram, pidfd: BorrowedFd<'_>) -> io::Result<Option
             let mut message = vec![0; LONGEST];
             let length = socket.recv(&mut message)?;
             message.truncate(length);
-            if let Some(ready) = message.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"READY=")) {
+            if let Some(ready) = ready_in(&message) {
                 return Ok(Some(ready.to_vec()));
             }
         } else {
             return Ok(None);
         }
     }
+}
+
+/// The line that says it, of a message.
+pub(crate) fn ready_in(message: &[u8]) -> Option<&[u8]> {
+    message.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"READY="))
 }
 
 /// Waits until all that was sent is read (sd_notify_barrier(3)): the service manager closes the descriptor then. One that

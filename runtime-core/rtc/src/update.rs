@@ -202,7 +202,7 @@ fn bytes(option: &'static str, text: &Option<String>) -> Result<Option<i64>, Err
 }
 
 /// "512m", "2GiB", "1.5 g": powers of 1024, whatever the unit's spelling; -1 is no limit.
-fn parse_bytes(text: &str) -> Option<i64> {
+pub(crate) fn parse_bytes(text: &str) -> Option<i64> {
     if text == "-1" {
         return Some(-1);
     }

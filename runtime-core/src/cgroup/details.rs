@@ -104,7 +104,7 @@ fn read_list(path: &Path) -> Result<Vec<u16>, Error> {
 }
 
 /// "0-2,7", as in cpuset(7).
-fn parse_list(text: &str) -> Option<Vec<u16>> {
+pub(super) fn parse_list(text: &str) -> Option<Vec<u16>> {
     let mut numbers = Vec::new();
     for range in text.split(',').filter(|range| !range.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

@@ -122,9 +122,18 @@ const DEFAULT: [Rule; 10] = [
     Rule::allow(Kind::Char, Some(136), None, ALL),  // pts
 ];
 
+/// Each rule is compared with those before it, and becomes instructions that every open of a device runs through.
+const MOST: usize = 4096;
+
 /// The spec's rules, then the default ones; nothing is allowed before the first. Rules that a later one makes void are
 /// left out: containerd's spec names most of the default ones again.
 pub(super) fn rules(spec: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>, Error> {
+    if spec.len() > MOST {
+        return Err(Error::DeviceRule {
+            rule: spec[MOST].to_string(),
+            reason: "there are 4096 rules before it, and more are not taken",
+        });
+    }
     let mut rules: Vec<Rule> = Vec::with_capacity(spec.len() + DEFAULT.len());
     for rule in spec {
         let rule = Rule::parse(rule)?;
@@ -177,6 +186,16 @@ mod tests {
         ] {
             assert!(rules(&[bad]).is_err());
         }
+    }
+
+    #[test]
+    fn there_is_an_end_to_rules() {
+        let rule = |number: usize| spec(true, LinuxDeviceType::C, (7, i64::try_from(number).unwrap()), "r");
+        let mut many: Vec<_> = (0..=MOST).map(rule).collect();
+        let refused = rules(&many).unwrap_err().to_string();
+        assert!(refused.contains("4096 rules before it"), "{refused}");
+        many.pop();
+        assert!(rules(&many).unwrap().len() > MOST);
     }
 
     #[test]

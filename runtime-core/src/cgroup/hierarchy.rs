@@ -47,7 +47,7 @@ impl Hierarchies {
         Ok(found)
     }
 
-    fn parse(mountinfo: &str, cgroup: &str) -> Self {
+    pub(super) fn parse(mountinfo: &str, cgroup: &str) -> Self {
         let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
         let mut found = Self::default();
         // "4:memory:/a", "2:cpu,cpuacct:/a", "9:name=systemd:/a", "0::/a" (cgroups(7))

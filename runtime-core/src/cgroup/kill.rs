@@ -78,9 +78,13 @@ fn is_zombie(pid: Pid) -> Result<bool, Error> {
         Err(Error::Read { err: Errno::ESRCH, .. }) => None,
         Err(err) => return Err(err),
     };
+    Ok(matches!(stat.as_deref().and_then(state), None | Some(b'Z' | b'X')))
+}
+
+/// Of a process, as its stat file has it (proc_pid_stat(5)).
+pub(super) fn state(stat: &str) -> Option<u8> {
     // The command before it is in parentheses and may itself contain some.
-    let state = stat.as_deref().and_then(|stat| stat.rsplit_once(") ")).map(|(_, rest)| rest.as_bytes()[0]);
-    Ok(matches!(state, None | Some(b'Z' | b'X')))
+    stat.rsplit_once(") ")?.1.bytes().next()
 }
 
 pub(super) fn signal(cgroup: &Cgroup, signal: Signal) -> Result<(), Error> {
@@ -131,5 +135,15 @@ fn send_one(path: &Path, pid: Pid, number: Signal) -> Result<(), Error> {
     match sent {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(err) => Err(Error::Signal { pid, signal: number.as_raw(), path: path.to_owned(), err }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_state_stands_behind_a_hostile_name() {
+        assert_eq!(super::state("7 (a) R (b) Z 1 7"), Some(b'Z'));
+        assert_eq!(super::state("7 (a) "), None, "cut off");
+        assert_eq!(super::state(""), None);
     }
 }

@@ -27,6 +27,8 @@ mod directory;
 mod error;
 mod file;
 mod freezer;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hierarchy;
 mod kill;
 mod limits_v1;

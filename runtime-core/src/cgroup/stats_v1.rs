@@ -195,3 +195,10 @@ fn read_blkio_file(path: &Path, devices: &Partitions) -> Result<Vec<BlkioEntry>,
     }
     Ok(entries)
 }
+
+/// A file as each kind that is no list of pairs; what it is not, is an error and no more.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(path: &Path) {
+    let devices = read_partitions(path).unwrap_or_default();
+    read_blkio_file(path, &devices).ok();
+}

@@ -101,14 +101,18 @@ fn read_memory(dir: &Path) -> Result<Option<MemoryV2>, Error> {
 
 /// "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6".
 fn read_io(dir: &Path) -> Result<Option<Io>, Error> {
-    let path = dir.join("io.stat");
-    let Some(text) = file::read(&path)? else { return Ok(None) };
+    let Some(usage) = read_io_usage(&dir.join("io.stat"))? else { return Ok(None) };
+    Ok(Some(Io { usage, psi: read_psi(&dir.join("io.pressure"))? }))
+}
+
+fn read_io_usage(path: &Path) -> Result<Option<Vec<IoEntry>>, Error> {
+    let Some(text) = file::read(path)? else { return Ok(None) };
     let mut usage = Vec::new();
     for line in text.lines() {
         let mut fields = line.split_whitespace();
         // The kernel prints a device without numbers as an empty or unfinished line.
         let Some((major, minor)) = fields.next().and_then(|device| device.split_once(':')) else { continue };
-        let (major, minor) = (parse_u64(&path, major)?, parse_u64(&path, minor)?);
+        let (major, minor) = (parse_u64(path, major)?, parse_u64(path, minor)?);
         let mut entry = IoEntry { major, minor, ..IoEntry::default() };
         for (key, value) in fields.filter_map(|field| field.split_once('=')) {
             let place = match key {
@@ -118,11 +122,11 @@ fn read_io(dir: &Path) -> Result<Option<Io>, Error> {
                 "wios" => &mut entry.wios,
                 _ => continue,
             };
-            *place = parse_u64(&path, value)?;
+            *place = parse_u64(path, value)?;
         }
         usage.push(entry);
     }
-    Ok(Some(Io { usage, psi: read_psi(&dir.join("io.pressure"))? }))
+    Ok(Some(usage))
 }
 
 fn read_hugetlb(dir: &Path) -> Result<Vec<HugetlbV2>, Error> {
@@ -213,6 +217,15 @@ fn parse_psi(path: &Path, line: &str) -> Result<PsiLine, Error> {
         *place = value.parse().map_err(|_| parse_error(path, line))?;
     }
     Ok(psi)
+}
+
+/// A file as each kind that is no list of pairs; what it is not, is an error and no more.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(path: &Path) {
+    read_rdma(path).ok();
+    read_psi(path).ok();
+    read_io_usage(path).ok();
+    hugepage_size(&path.to_string_lossy());
 }
 
 #[cfg(test)]

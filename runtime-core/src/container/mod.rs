@@ -19,6 +19,8 @@ mod create;
 mod delete;
 mod exec;
 mod freeze;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod inside;
 mod kill;
 mod launch;

@@ -322,7 +322,7 @@ fn cgroup_roots(pid: i32) -> Vec<CgroupRoot> {
 }
 
 /// `4:cpu,cpuacct:/a` (cgroups(7)), each controller for itself, and "" for the unified tree.
-fn parse_cgroup_roots(text: &str) -> Vec<CgroupRoot> {
+pub(super) fn parse_cgroup_roots(text: &str) -> Vec<CgroupRoot> {
     let lines = text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         Some((fields.next()?, fields.next()?))

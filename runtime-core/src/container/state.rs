@@ -1,7 +1,7 @@
 //! What a container leaves on disk for a later process: `ROOT/ID/state.json`.
 
 use std::collections::HashMap;
-use std::io::{ErrorKind as IoKind, Read};
+use std::io::ErrorKind as IoKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::init::channel::Channel;
 use crate::init::schedule::Schedule;
 use crate::resctrl::Class;
 use crate::seccomp::Filter;
-use crate::{ContainerId, Error, Pid, Result};
+use crate::{ContainerId, Error, Pid, Result, limited};
 
 const FILE: &str = "state.json";
 const START_SOCKET: &str = "start.sock";
@@ -197,8 +197,7 @@ impl Directory {
             return Err(Error::Foreign { id: self.id.clone(), path: self.path.clone(), owner, caller });
         }
         let file = rustix::fs::openat(&directory, FILE, flags | OFlags::RDONLY, Mode::empty()).map_err(failed)?;
-        let mut json = Vec::new();
-        std::fs::File::from(file).read_to_end(&mut json).map_err(self.fail("read", &path))?;
+        let json = limited::read_open(file.into(), limited::DOCUMENT).map_err(self.fail("read", &path))?;
         let state: State = serde_json::from_slice(&json).map_err(|err| self.bad(err))?;
         match state.id == self.id {
             true => Ok(state),
@@ -243,7 +242,7 @@ pub(super) fn start_time(pid: Pid) -> std::io::Result<u64> {
 }
 
 /// The command's name is in parentheses and may hold any byte, parentheses too.
-fn parse_start_time(stat: &str) -> Option<u64> {
+pub(super) fn parse_start_time(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 

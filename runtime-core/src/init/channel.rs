@@ -140,7 +140,7 @@ impl Channel {
         if length == FAILED_BEFORE_EXEC {
             let (stage, errno) = (self.word(&mut fd)?, self.word(&mut fd)?);
             let stage = Stage::from_raw(stage).unwrap_or(Stage::Exec);
-            return Err(Failed { stage, err: Errno::from_raw_os_error(errno as i32) }.into());
+            return Err(Failed { stage, err: crate::sys::errno::told(errno as i32) }.into());
         }
         if length > MAX_FRAME {
             return Err(Error::TooLong(length));
@@ -251,6 +251,17 @@ mod tests {
         }
         let Err(Error::BeforeExec(failed)) = parent.receive::<Reply>() else { panic!("not a failure") };
         assert_eq!((failed.stage, failed.err), (Stage::Join, Errno::PERM));
+    }
+
+    #[test]
+    fn a_failure_with_a_number_that_is_none_is_a_failure() {
+        let (parent, init) = Channel::pair().unwrap();
+        let init = Channel::new(init);
+        for word in [FAILED_BEFORE_EXEC, u32::MAX, u32::MAX] {
+            init.write(&word.to_ne_bytes(), None).unwrap();
+        }
+        let Err(Error::BeforeExec(failed)) = parent.receive::<Reply>() else { panic!("not a failure") };
+        assert_eq!(failed.err, Errno::IO);
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub(crate) mod channel;
 mod console;
 mod descriptors;
 mod executable;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod labels;
 pub(crate) mod message;
 pub(crate) mod rlimits;

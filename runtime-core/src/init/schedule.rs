@@ -158,7 +158,7 @@ fn memory_flag(flag: MemoryFlag) -> i32 {
 const MAX_NODE: usize = 1023;
 
 /// As few words as hold the highest node; none for an empty list.
-fn node_mask(list: &str) -> Option<Vec<u64>> {
+pub(super) fn node_mask(list: &str) -> Option<Vec<u64>> {
     let mut mask = Vec::new();
     if list.is_empty() {
         return Some(mask);
@@ -230,7 +230,7 @@ fn personality(domain: LinuxPersonalityDomain) -> u32 {
 }
 
 /// `None` if it is no list, or names a CPU that no kernel has.
-fn cpu_set(list: &str) -> Option<CpuSet> {
+pub(super) fn cpu_set(list: &str) -> Option<CpuSet> {
     let mut set = CpuSet::new();
     ranges(list, CpuSet::MAX_CPU - 1)?.into_iter().flatten().for_each(|cpu| set.set(cpu));
     Some(set)

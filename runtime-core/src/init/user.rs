@@ -93,7 +93,7 @@ fn home(uid: u32) -> String {
     home_in(&passwd, uid).unwrap_or("/").to_owned()
 }
 
-fn home_in(passwd: &str, uid: u32) -> Option<&str> {
+pub(super) fn home_in(passwd: &str, uid: u32) -> Option<&str> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':').skip(2);
         let found = fields.next()?.parse() == Ok(uid);

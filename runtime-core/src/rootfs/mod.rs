@@ -15,6 +15,8 @@ mod copy_up;
 mod devices;
 mod error;
 mod filesystem;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod legacy;
 mod mount;
 mod options;

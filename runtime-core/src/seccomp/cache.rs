@@ -50,7 +50,7 @@ pub(super) fn read(cache: &Path, key: &Key) -> Option<Vec<u8>> {
     program
 }
 
-fn parse(file: File, key: &Key) -> Option<Vec<u8>> {
+pub(super) fn parse(file: File, key: &Key) -> Option<Vec<u8>> {
     let limit = HEADER.len() + SUM + LONGEST;
     let mut bytes = Vec::with_capacity(limit.min(16 << 10));
     file.take(limit as u64 + 1).read_to_end(&mut bytes).ok()?;

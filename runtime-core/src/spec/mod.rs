@@ -11,8 +11,8 @@ use serde_json::Value;
 
 pub(crate) use check::{check, check_process, given_path};
 
-use crate::Result;
 use crate::error::ErrorKind;
+use crate::{Result, limited};
 
 /// The version of the runtime specification that this crate is written to.
 pub const VERSION: &str = "1.3.0";
@@ -56,6 +56,7 @@ impl Error {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Read { err, .. } if err.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            Self::Read { err, .. } if err.kind() == std::io::ErrorKind::FileTooLarge => ErrorKind::InvalidArgument,
             Self::Read { .. } => ErrorKind::Internal,
             Self::Unsupported { .. } => ErrorKind::Unimplemented,
             _ => ErrorKind::InvalidArgument,
@@ -66,7 +67,7 @@ impl Error {
 /// Reads `config.json` of a bundle. Leniently: a capability that is not known is dropped with a warning, as runc does.
 ///
 /// # Errors
-/// [`Error::Read`] or [`Error::Parse`] with the file's path.
+/// [`Error::Read`], of a file of more than 16 MiB too, or [`Error::Parse`] with the file's path.
 pub fn load(bundle: &Path) -> Result<Spec> {
     load_file(&bundle.join("config.json"))
 }
@@ -76,8 +77,16 @@ pub fn load(bundle: &Path) -> Result<Spec> {
 /// # Errors
 /// As those of [`load`].
 pub fn load_file(path: &Path) -> Result<Spec> {
-    let json = std::fs::read(path).map_err(|err| Error::Read { path: path.to_owned(), err })?;
+    let json = limited::read(path, limited::DOCUMENT).map_err(|err| Error::Read { path: path.to_owned(), err })?;
     Ok(parse(&json).map_err(|err| Error::Parse { path: path.to_owned(), err })?)
+}
+
+/// Reads a document of JSON that is not a spec, such as the process of an exec.
+///
+/// # Errors
+/// Those of the file, and `FileTooLarge` for one of more than 16 MiB.
+pub fn read_document(path: &Path) -> std::io::Result<Vec<u8>> {
+    limited::read(path, limited::DOCUMENT)
 }
 
 /// Parses the `process` of an exec, leniently as [`load`] does.
@@ -94,7 +103,7 @@ pub fn parse_process(json: &[u8]) -> std::result::Result<Process, serde_json::Er
     }
 }
 
-fn parse(json: &[u8]) -> std::result::Result<Spec, serde_json::Error> {
+pub(crate) fn parse(json: &[u8]) -> std::result::Result<Spec, serde_json::Error> {
     match serde_json::from_slice(json) {
         Ok(spec) => Ok(spec),
         // The usual spec is parsed once; only one that fails is looked through for names that oci-spec does not know.
@@ -218,6 +227,25 @@ mod tests {
         ] {
             let err = parse(format!(r#"{{"ociVersion":"1.2.0","linux":{linux}}}"#).as_bytes()).unwrap_err();
             assert!(err.to_string().contains("planet"), "{err}");
+        }
+    }
+
+    #[test]
+    fn a_spec_without_an_end_is_refused_with_the_limit() {
+        let bundle = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/zero", bundle.path().join("config.json")).unwrap();
+        let err = load(bundle.path()).unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::InvalidArgument);
+        let messages: Vec<_> = crate::error::chain(&err).split(": ").map(str::to_owned).collect();
+        assert!(messages.iter().any(|message| message == "it is longer than 16777216 bytes"), "{messages:?}");
+    }
+
+    #[test]
+    fn a_spec_of_many_levels_is_an_error_and_no_stack_overflow() {
+        for depth in [200, 100_000] {
+            parse("[".repeat(depth).as_bytes()).unwrap_err();
+            parse(format!(r#"{{"ociVersion":"1.0.0","annotations":{}"#, r#"{"a":"#.repeat(depth)).as_bytes())
+                .unwrap_err();
         }
     }
 

@@ -269,7 +269,7 @@ fn spawn_by_middle(plain: &Plain<'_>) -> Result<(i32, OwnedFd), Failed> {
     reaped.map_err(fail)?;
     let word = |at: usize| i32::from_ne_bytes([report[at], report[at + 1], report[at + 2], report[at + 3]]);
     if let Some(stage) = Stage::from_raw(word(0) as u32) {
-        return Err(Failed { stage, err: Errno::from_raw_os_error(word(4)) });
+        return Err(Failed { stage, err: super::errno::told(word(4)) });
     }
     let pid = word(4);
     // Nobody reaps it before we return, so its pid cannot have been given away.

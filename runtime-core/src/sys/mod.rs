@@ -3,6 +3,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod clone;
+pub(crate) mod errno;
 pub(crate) mod fd;
 pub(crate) mod guard;
 pub(crate) mod keyring;

@@ -44,7 +44,7 @@ pub(crate) fn of_bundle(bundle: &Path) -> Result<Option<String>, Error> {
     of_config(&json).map_err(|err| Error::Parse { path, err })
 }
 
-fn of_config(json: &[u8]) -> Result<Option<String>, serde_json::Error> {
+pub(crate) fn of_config(json: &[u8]) -> Result<Option<String>, serde_json::Error> {
     let annotated: Annotated = serde_json::from_slice(json)?;
     let mut annotations = annotated.annotations.unwrap_or_default();
     Ok(GROUP_ANNOTATIONS.iter().find_map(|name| annotations.remove(*name)))

@@ -117,3 +117,11 @@ fn join_cgroup(params: &Params, server: &std::process::Child) -> Result<(), Erro
         None => Ok(()),
     }
 }
+
+/// What `start` reads: its standard input, and the annotations of the bundle.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    params::fuzz(bytes);
+    // What is no JSON is an error, and no more.
+    group::of_config(bytes).ok();
+}

@@ -32,6 +32,8 @@ const PROTOCOL: &str = "ttrpc";
 pub(crate) enum Error {
     #[error("read stdin")]
     Stdin(#[source] std::io::Error),
+    #[error("stdin is neither bootstrap parameters nor options: cut off, or damaged")]
+    Damaged(#[source] protobuf::Error),
     #[error("bootstrap parameters are for {namespace}/{id}, the arguments say otherwise")]
     OtherShim { namespace: String, id: String },
     #[error("container id cannot be empty")]
@@ -118,7 +120,8 @@ impl Params {
     }
 
     fn from_flags(input: &[u8], flags: &Flags, environment: Environment) -> Result<Self, Error> {
-        let options = Any::parse_from_bytes(input).ok();
+        // Both messages are known by now, so what is neither is no third one.
+        let options = Any::parse_from_bytes(input).map_err(Error::Damaged)?;
         let answer = match environment.max_shim_version.map(|version| version.parse::<i32>()) {
             None => Answer::Bare,
             Some(Ok(newest)) if newest >= TASK_API_V3 => Answer::Json { version: TASK_API_V3 },
@@ -130,7 +133,7 @@ impl Params {
             address: flags.address.clone(),
             ttrpc_address: environment.ttrpc_address.unwrap_or_default(),
             socket_dir: None,
-            shim_cgroup: shim_cgroup(options.iter())?,
+            shim_cgroup: shim_cgroup(std::iter::once(&options))?,
             debug: flags.debug,
             answer,
         })
@@ -155,10 +158,16 @@ fn bootstrap_params(input: &[u8], flags: &Flags) -> Result<Option<BootstrapParam
     if input.is_empty() || (params.instance_id == flags.id && params.namespace == flags.namespace) {
         return Ok(Some(params).filter(|_| !input.is_empty()));
     }
-    if params.containerd_ttrpc_address.is_empty() && params.containerd_grpc_address.is_empty() {
+    // Parameters that end too early have our id and no more; a type of options is no id, unless somebody takes it for one.
+    let cut_off = params.instance_id == flags.id && !is_options(input);
+    if !cut_off && params.containerd_ttrpc_address.is_empty() && params.containerd_grpc_address.is_empty() {
         return Ok(None);
     }
     Err(Error::OtherShim { namespace: params.namespace, id: params.instance_id })
+}
+
+fn is_options(input: &[u8]) -> bool {
+    Any::parse_from_bytes(input).is_ok_and(|any| options::is_options(&any))
 }
 
 fn shim_cgroup<'a>(messages: impl Iterator<Item = &'a Any>) -> Result<Option<String>, Error> {
@@ -195,6 +204,19 @@ impl Answer {
             .map_err(|err| err.to_string()),
         };
         encoded.expect("strings and a number always encode")
+    }
+}
+
+/// The same bytes for each generation of containerd.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(input: &[u8]) {
+    let flags = Flags { id: "web".into(), namespace: "k8s.io".into(), ..Flags::default() };
+    for max_shim_version in [None, Some("2".to_owned()), Some("3".to_owned())] {
+        let environment = Environment { ttrpc_address: Some("/c.sock.ttrpc".into()), max_shim_version };
+        if let Ok(params) = Params::parse(input, &flags, environment) {
+            assert_eq!((params.id.as_str(), params.namespace.as_str()), ("web", "k8s.io"), "another shim's");
+            assert!(params.socket_address("web").starts_with("unix://"));
+        }
     }
 }
 
@@ -273,6 +295,44 @@ mod tests {
         assert!(params.socket_address("web").starts_with("unix:///run/c/s/"));
         let answer = BootstrapResult::parse_from_bytes(&params.answer.encode("unix:///s/x")).unwrap();
         assert_eq!((answer.version, answer.address.as_str(), answer.protocol.as_str()), (3, "unix:///s/x", "ttrpc"));
+    }
+
+    /// A field of a later containerd, a level between those that are known, an extension of a type that is not ours.
+    #[test]
+    fn what_a_later_containerd_adds_is_left_alone() {
+        let foreign = Any { type_url: "containerd.io/nri.v1.PluginConfig".into(), ..Any::default() };
+        let mut later = message();
+        later.log_level = EnumOrUnknown::from_i32(-5);
+        later.extensions.insert(0, Extension { value: Some(foreign).into(), ..Extension::default() });
+        later.extensions.push(Extension::default());
+        let mut input = later.write_to_bytes().unwrap();
+        // Field 2000, a string.
+        input.extend([0x82, 0x7d, 3, b'n', b'e', b'w']);
+        let params = Params::parse(&input, &flags(), Environment::default()).unwrap();
+        assert_eq!((params.answer, params.debug), (Answer::Protobuf, true));
+        assert_eq!(params.shim_cgroup.as_deref(), Some("/shims"));
+    }
+
+    /// Wherever containerd's message ends too early: an error, or what came was enough. Never the answer of an older
+    /// containerd, and never another shim's parameters.
+    #[test]
+    fn parameters_that_are_cut_off_are_not_taken_for_an_older_containerds() {
+        let input = message().write_to_bytes().unwrap();
+        for length in 1..input.len() {
+            match Params::parse(&input[..length], &flags(), environment(Some("3"))) {
+                Ok(params) => assert_eq!(params.answer, Answer::Protobuf, "{length} of {} bytes", input.len()),
+                Err(Error::Damaged(_) | Error::OtherShim { .. } | Error::NoTtrpcAddress) => {}
+                Err(other) => panic!("{length} of {} bytes: {other}", input.len()),
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_on_stdin_is_an_older_containerd_without_options() {
+        let params = Params::parse(&[], &flags(), environment(Some("2"))).unwrap();
+        assert_eq!((params.answer, params.shim_cgroup), (Answer::Json { version: 2 }, None));
+        let refused = Params::parse(&[], &flags(), Environment::default()).unwrap_err();
+        assert!(matches!(refused, Error::NoTtrpcAddress), "{refused}");
     }
 
     #[test]

@@ -22,6 +22,9 @@ mod outlet;
 mod pump;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod uri;
+#[cfg(not(feature = "fuzzing"))]
 mod uri;
 mod watched;
 

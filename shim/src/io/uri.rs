@@ -99,6 +99,19 @@ fn digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).map(|digit| digit as u8)
 }
 
+/// Standard output's, which may be anything.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(uri: &str) {
+    let Ok(target) = Target::parse(Stream::Stdout, uri) else { return };
+    let path = match &target {
+        Target::Null => return,
+        Target::Path(path) | Target::File(path) => path,
+        Target::Binary(program) => &program.path,
+    };
+    assert!(path.is_absolute(), "{target:?}");
+    assert!(!path.as_os_str().as_encoded_bytes().contains(&0), "{target:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

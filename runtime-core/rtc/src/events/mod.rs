@@ -135,7 +135,7 @@ fn tell_kills(container: &Container, oom: &mut Option<OomWatch>) -> Result<bool,
 }
 
 /// As Go writes durations: "1h30m", "1.5s", "100ms". What is below zero counts as zero.
-fn duration(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     const UNITS: [(&str, f64); 8] =
         [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("μs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
     let bad = "parse error";

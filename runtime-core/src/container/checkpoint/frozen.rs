@@ -99,6 +99,9 @@ fn in_vfork(container: &Container) -> Result<Option<Pid>> {
 /// Field 4 of proc_pid_stat(5). The command's name is in parentheses and may hold any byte.
 fn parent(pid: Pid) -> Option<i32> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
+    parse_parent(&String::from_utf8_lossy(&stat))
+}
+
+pub(super) fn parse_parent(stat: &str) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }

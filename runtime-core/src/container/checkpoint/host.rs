@@ -29,7 +29,7 @@ impl Host {
     }
 }
 
-fn features(cpuinfo: &str) -> Vec<String> {
+pub(super) fn features(cpuinfo: &str) -> Vec<String> {
     let lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
     let each = lines.filter(|(name, _)| matches!(name.trim(), "flags" | "Features"));
     // Most machines have the same line for every CPU.

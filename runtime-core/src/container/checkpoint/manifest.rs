@@ -133,13 +133,17 @@ impl Manifest {
         };
         let mut json = Vec::new();
         file.take(LONGEST).read_to_end(&mut json).map_err(CheckpointError::file("read", &path))?;
+        Self::parse(&json, &path).map(Some)
+    }
+
+    pub(super) fn parse(json: &[u8], path: &Path) -> Result<Self, CheckpointError> {
+        let wrong = |err| CheckpointError::Manifest { path: path.to_owned(), err };
         // The version alone first: a newer manifest may have other fields.
-        let version: Version =
-            serde_json::from_slice(&json).map_err(|err| CheckpointError::Manifest { path: path.clone(), err })?;
+        let version: Version = serde_json::from_slice(json).map_err(wrong)?;
         if version.version > VERSION {
-            return Err(CheckpointError::ManifestVersion { path, found: version.version });
+            return Err(CheckpointError::ManifestVersion { path: path.to_owned(), found: version.version });
         }
-        serde_json::from_slice(&json).map(Some).map_err(|err| CheckpointError::Manifest { path, err })
+        serde_json::from_slice(json).map_err(wrong)
     }
 }
 

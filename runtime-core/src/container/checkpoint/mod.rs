@@ -21,6 +21,8 @@ mod compare;
 mod dump;
 mod error;
 mod frozen;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod guard;
 pub(super) mod host;
 mod images;

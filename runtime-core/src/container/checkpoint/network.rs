@@ -55,7 +55,7 @@ fn only_loopback(net: &Path) -> Option<bool> {
 }
 
 /// Two lines of heading, then `NAME: COUNTERS`.
-fn devices(table: &str) -> impl Iterator<Item = &str> {
+pub(super) fn devices(table: &str) -> impl Iterator<Item = &str> {
     table.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim()))
 }
 

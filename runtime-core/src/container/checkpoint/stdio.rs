@@ -39,7 +39,10 @@ pub(crate) fn external(files: &[StdioFile]) -> impl Iterator<Item = String> {
 
 /// `pos` of proc_pid_fdinfo(5); 0 where the init has closed it, and in what is no file.
 fn position(init: Pid, fd: usize) -> u64 {
-    let info = fs::read_to_string(format!("/proc/{init}/fdinfo/{fd}")).unwrap_or_default();
+    parse_position(&fs::read_to_string(format!("/proc/{init}/fdinfo/{fd}")).unwrap_or_default())
+}
+
+pub(super) fn parse_position(info: &str) -> u64 {
     let position = info.lines().find_map(|line| line.strip_prefix("pos:")).map(|position| position.trim().parse());
     position.and_then(Result::ok).unwrap_or(0)
 }

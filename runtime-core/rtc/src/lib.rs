@@ -22,6 +22,8 @@ mod exec;
 mod fd_socket;
 mod features;
 mod foreground;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod host_terminal;
 mod inspect;
 mod kill;
@@ -52,7 +54,8 @@ use args::{Args, Command};
 use context::Context;
 use error::Error;
 
-fn main() -> ExitCode {
+/// The whole program.
+pub fn main() -> ExitCode {
     // Before anything else: the init of a container must stay single-threaded and opens nothing of ours.
     if std::env::args_os().next().is_some_and(|name| name == runtime_core::init::ARGV0) {
         runtime_core::init::main();

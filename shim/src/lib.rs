@@ -13,6 +13,8 @@ mod clients;
 mod delete;
 mod error;
 mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handover;
 mod id_mapped;
 mod idle;
@@ -72,7 +74,8 @@ enum MainError {
     },
 }
 
-fn main() -> ExitCode {
+/// The whole program.
+pub fn main() -> ExitCode {
     // Before anything else: the init of a container must stay single-threaded and opens nothing of the shim's.
     if std::env::args_os().next().is_some_and(|name| name == runtime_core::init::ARGV0) {
         runtime_core::init::main();

@@ -1,0 +1,3 @@
+#![cfg_attr(fuzzing, no_main)]
+
+rtc_fuzz::target!(containerd_shim_rtc_v2::fuzzing::exit_journal);

@@ -1,0 +1,7 @@
+//! See the library of this package, which is a library so that `fuzz` reaches its parsers.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rtc::main()
+}
