@@ -23,6 +23,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "cve_2025_24965_nothing_is_written_through_the_images_links",
         cve_2025_24965_nothing_is_written_through_the_images_links,
     ),
+    ("links_that_lead_round_are_refused_everywhere", links_that_lead_round_are_refused_everywhere),
+    ("a_full_disk_leaves_nothing", a_full_disk_leaves_nothing),
+    ("a_controller_that_is_missing_is_named", a_controller_that_is_missing_is_named),
+    ("more_mounts_than_anybody_needs_are_made_or_refused", more_mounts_than_anybody_needs_are_made_or_refused),
 ];
 
 /// The program is our own binary, as /proc/self/exe of an image made for it; the file behind it must stay as it is.
@@ -177,6 +181,96 @@ fn cve_2022_0811_a_sysctl_of_the_host_is_refused() {
     bundle.spec["linux"]["sysctl"] = json!({"kernel.shm_rmid_forced": "1+kernel.core_pattern=|/tmp/x"});
     bundle.refused();
     assert_eq!(std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), pattern);
+}
+
+/// A link to itself, and two to one another, wherever the runtime looks into the image.
+fn links_that_lead_round_are_refused_everywhere() {
+    let with = |change: &dyn Fn(&mut Bundle)| {
+        let mut bundle = Bundle::new("true");
+        let etc = bundle.path().join("rootfs/etc");
+        for (link, target) in [("self", "self"), ("a", "/etc/b"), ("b", "../etc/a")] {
+            symlink(target, etc.join(link)).unwrap();
+        }
+        change(&mut bundle);
+        bundle.refusal()
+    };
+    let mount = |target: &'static str| {
+        move |bundle: &mut Bundle| {
+            bundle.spec["mounts"].as_array_mut().unwrap().push(json!({"destination": target, "type": "tmpfs"}));
+        }
+    };
+    for target in ["/etc/self", "/etc/a", "/etc/b/below"] {
+        let (kind, refused) = with(&mount(target));
+        assert_eq!(kind, ErrorKind::InvalidArgument, "{refused}");
+        assert!(refused.contains(target), "{refused}");
+    }
+    let (kind, refused) = with(&|bundle| bundle.spec["process"]["cwd"] = "/etc/a".into());
+    assert_eq!(kind, ErrorKind::InvalidArgument, "{refused}");
+    assert!(refused.contains("/etc/a"), "{refused}");
+    let (kind, refused) = with(&|bundle| bundle.spec["process"]["args"] = json!(["/etc/self"]));
+    assert_eq!(kind, ErrorKind::InvalidArgument, "{refused}");
+    assert!(refused.contains("/etc/self"), "{refused}");
+    with(&|bundle| bundle.spec["linux"]["maskedPaths"] = json!(["/etc/a/below"]));
+    with(&|bundle| bundle.spec["root"]["path"] = "rootfs/etc/self".into());
+}
+
+/// The state's file system is full, to the byte and to the directory: an error that says where, and the id is free again.
+fn a_full_disk_leaves_nothing() {
+    let bundle = Bundle::new("true");
+    let root = bundle.root();
+    std::fs::create_dir(&root).unwrap();
+    // Some inodes for the state's own directory, and none for more.
+    for (limit, fill) in [("size=64k", true), ("nr_inodes=1", false), ("nr_inodes=2", false)] {
+        let data = std::ffi::CString::new(limit).unwrap();
+        rustix::mount::mount("tmpfs", &root, "tmpfs", rustix::mount::MountFlags::empty(), data.as_c_str()).unwrap();
+        if fill {
+            let filled = std::fs::write(root.join("@full"), vec![0; 1 << 20]);
+            assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+        }
+        let refused = chain(&bundle.create().map(drop).unwrap_err());
+        assert!(refused.contains("No space left on device"), "{limit}: {refused}");
+        assert!(refused.contains(root.to_str().unwrap()), "{limit}: {refused}");
+        assert!(!root.join("test").exists(), "{limit}");
+        rustix::mount::unmount(&root, rustix::mount::UnmountFlags::empty()).unwrap();
+        bundle.assert_nothing_left();
+    }
+    assert_eq!(bundle.run().0, 0);
+}
+
+/// No kernel has the controller of this limit: it is refused by what was asked for, with nothing made.
+fn a_controller_that_is_missing_is_named() {
+    let mut bundle = Bundle::new("true");
+    bundle.spec["linux"]["cgroupsPath"] = "/rtc-test-missing".into();
+    bundle.spec["linux"]["resources"] = json!({"unified": {"nosuch.max": "1"}});
+    let refused = bundle.refused();
+    assert!(refused.contains("nosuch"), "{refused}");
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        assert!(!hierarchy.path().join("rtc-test-missing").exists(), "{}", hierarchy.path().display());
+    }
+}
+
+/// What a spec of some megabytes can ask for: as many mounts as it likes, and variables beyond what execve(2) takes.
+fn more_mounts_than_anybody_needs_are_made_or_refused() {
+    let mut bundle = Bundle::new("true");
+    let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+    for number in 0..300 {
+        mounts.push(json!({"destination": format!("/tmp/{number}"), "type": "tmpfs"}));
+    }
+    assert_eq!(bundle.run().0, 0);
+    let mut bundle = Bundle::new("true");
+    bundle.spec["process"]["env"] = json!(["PATH=/bin", format!("LONG={}", "x".repeat(4 << 20))]);
+    let refused = match bundle.create() {
+        // What only execve(2) finds, the start tells.
+        Ok((container, running)) => {
+            let refused = chain(&container.start().unwrap_err());
+            container.delete(true).unwrap();
+            running.finish();
+            refused
+        }
+        Err(err) => chain(&err),
+    };
+    assert!(refused.contains("argument list too long"), "{refused}");
+    bundle.assert_nothing_left();
 }
 
 /// Everything that the runtime itself puts into a rootfs, with the image's links to a directory of the host's in its way.
