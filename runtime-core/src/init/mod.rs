@@ -72,9 +72,9 @@ impl Init<'_> {
         let rootfs = &environment.rootfs;
         at(Step::JoinMountNamespace, self.join_mount_namespace())?;
         at(Step::CgroupNamespace, steps::cgroup_namespace(environment))?;
-        at(Step::Keyring, self.keyring())?;
+        let mut labels = at(Step::Labels, labels::Labels::open(&self.orders.process))?;
+        at(Step::Keyring, self.keyring(&mut labels))?;
         at(Step::Loopback, steps::loopback(environment))?;
-        let labels = at(Step::Labels, labels::Labels::open(&self.orders.process))?;
 
         at(Step::Mounts, self.mounts(environment))?;
         at(Step::ParentHooks, self.parent_hooks(environment))?;
@@ -110,9 +110,9 @@ impl Init<'_> {
     /// A further process in the namespaces that it has been born or moved into.
     fn exec(&mut self) -> Result<Infallible, Failure> {
         // On the host's /proc; the next step takes it away.
-        let labels = at(Step::Labels, labels::Labels::open(&self.orders.process))?;
+        let mut labels = at(Step::Labels, labels::Labels::open(&self.orders.process))?;
         at(Step::JoinMountNamespace, self.join_mount_namespace())?;
-        at(Step::Keyring, self.keyring())?;
+        at(Step::Keyring, self.keyring(&mut labels))?;
         let console = at(Step::Console, self.console(crate::rootfs::open_console))?;
 
         self.become_user(labels)?;

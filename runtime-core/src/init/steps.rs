@@ -11,6 +11,7 @@ use super::capabilities::Sets;
 use super::channel::{self, Channel};
 use super::descriptors::Descriptors;
 use super::executable::{self, Program};
+use super::labels::{self, Labels};
 use super::message::{Environment, Go, Process, Received, Reply};
 use super::{console, rlimits, user};
 use crate::hooks::{self, Surroundings};
@@ -50,6 +51,15 @@ pub(super) enum DirectoryError {
     },
     #[error("the working directory {cwd:?} is outside of the container's root")]
     Outside { cwd: std::path::PathBuf },
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum KeyringError {
+    #[error(transparent)]
+    Label(#[from] labels::Error),
+    #[error("join the session keyring")]
+    Join(#[source] Errno),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -124,10 +134,14 @@ impl<'a> Init<'a> {
     }
 
     /// A keyring of the container's own, so that it does not see the keys of whoever started the runtime.
-    pub(super) fn keyring(&mut self) -> Result<(), Errno> {
+    pub(super) fn keyring(&mut self, labels: &mut Labels) -> Result<(), KeyringError> {
         if !self.orders.keyring {
             return Ok(());
         }
+        labels.with_keys(|| self.join_keyring().map_err(KeyringError::Join))
+    }
+
+    fn join_keyring(&self) -> Result<(), Errno> {
         let name = CString::new(format!("_ses.{}", self.orders.id)).map_err(|_| Errno::INVAL)?;
         match crate::sys::keyring::join_session(&name) {
             // A kernel without keyrings has nothing to hide.
