@@ -83,7 +83,7 @@ fn remove_in(directory: &Path) -> std::io::Result<()> {
 impl Layers {
     /// Below `directory`, which is made. The options with the layers' new names, relative to it; `None` without layers.
     pub(crate) fn mount(ids: &Ids, directory: PathBuf, data: &[&str]) -> std::io::Result<Option<(Self, String)>> {
-        let Some(layers) = data.iter().find_map(|option| option.strip_prefix(LOWERDIR)) else { return Ok(None) };
+        let Some(layers) = data.iter().rev().find_map(|option| option.strip_prefix(LOWERDIR)) else { return Ok(None) };
         std::fs::create_dir(&directory)?;
         let this = Self { directory };
         let mut names = Vec::new();

@@ -317,10 +317,11 @@ impl<'a> Options<'a> {
     }
 }
 
-/// The directory that all lower layers are in, and the options with their names relative to it.
+/// The directory that all lower layers are in, and the options with their names relative to it. Of a list that is given
+/// twice the kernel takes the last.
 fn relative_lowerdirs(data: &[&str]) -> Option<(PathBuf, String)> {
     const LOWERDIR: &str = "lowerdir=";
-    let lowerdirs: Vec<&str> = data.iter().find_map(|option| option.strip_prefix(LOWERDIR))?.split(':').collect();
+    let lowerdirs: Vec<&str> = data.iter().rev().find_map(|option| option.strip_prefix(LOWERDIR))?.split(':').collect();
     let first = lowerdirs.first()?;
     let common = lowerdirs.iter().fold(first.len(), |length, other| {
         let same = first.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
@@ -349,7 +350,8 @@ pub(crate) fn fuzz(text: &str) {
     Ids::new(options.uidmap, options.gidmap);
     if let Some((directory, data)) = relative_lowerdirs(&options.data) {
         assert!(text.contains(&*directory.to_string_lossy()), "{directory:?}");
-        assert!(data.len() <= text.len(), "{data:?} is longer than what was given");
+        let lists = given.iter().filter(|option| option.starts_with("lowerdir=")).count();
+        assert!(lists > 1 || data.len() <= text.len(), "{data:?} is longer than what was given");
     }
 }
 
@@ -383,6 +385,13 @@ mod tests {
         let (directory, data) = relative_lowerdirs(&data).unwrap();
         assert_eq!(directory, Path::new("/v/snapshots/"));
         assert_eq!(data, "index=off,workdir=/v/snapshots/9/work,lowerdir=21/fs:2/fs");
+    }
+
+    #[test]
+    fn of_two_lists_of_layers_the_last_counts() {
+        let (directory, options) = relative_lowerdirs(&["lowerdir=/x/1", "lowerdir=/s/2/fs:/s/1/fs"]).unwrap();
+        assert_eq!(directory, Path::new("/s/"));
+        assert!(options.ends_with(",lowerdir=2/fs:1/fs"), "{options}");
     }
 
     #[test]
