@@ -43,6 +43,22 @@ fn kill_below(parent: i32, live: &mut usize) {
     }
 }
 
+/// The process and all below it.
+pub(crate) fn tree(root: i32) -> Vec<i32> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children(pid));
+        next += 1;
+    }
+    found
+}
+
+/// Lets a process go on that somebody has stopped.
+pub(crate) fn go_on(pidfd: BorrowedFd<'_>) {
+    signal(pidfd, Signal::CONT);
+}
+
 fn signal(pidfd: BorrowedFd<'_>, signal: Signal) {
     match pidfd_send_signal(pidfd, signal) {
         Ok(()) | Err(Errno::SRCH) => {}

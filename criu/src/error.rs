@@ -97,6 +97,9 @@ pub enum Error {
     #[error("criu {operation} was ended because it took longer than {limit:?}: {failure}")]
     Deadline { operation: &'static str, limit: Duration, failure: Failure },
 
+    #[error("criu {operation} was ended because it has done nothing for {after:?}: {failure}")]
+    Stalled { operation: &'static str, after: Duration, failure: Failure },
+
     #[error("criu {operation} failed: {failure}")]
     Failed { operation: &'static str, failure: Failure },
 
@@ -119,7 +122,11 @@ pub enum Error {
 impl Error {
     /// The same with another path of CRIU's log, for a caller that moves or removes it.
     pub fn with_log(mut self, log: Option<PathBuf>) -> Self {
-        if let Self::Died { failure, .. } | Self::Deadline { failure, .. } | Self::Failed { failure, .. } = &mut self {
+        if let Self::Died { failure, .. }
+        | Self::Deadline { failure, .. }
+        | Self::Stalled { failure, .. }
+        | Self::Failed { failure, .. } = &mut self
+        {
             failure.log = log;
         }
         self
@@ -128,7 +135,10 @@ impl Error {
     /// What CRIU itself said, for the failures that it had a say in.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            Self::Died { failure, .. } | Self::Deadline { failure, .. } | Self::Failed { failure, .. } => Some(failure),
+            Self::Died { failure, .. }
+            | Self::Deadline { failure, .. }
+            | Self::Stalled { failure, .. }
+            | Self::Failed { failure, .. } => Some(failure),
             _ => None,
         }
     }

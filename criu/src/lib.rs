@@ -25,12 +25,13 @@ mod notify;
 mod options;
 mod request;
 mod spawn;
+mod stall;
 mod sys;
 mod worker;
 
 pub use binary::{Criu, Feature, MINIMUM, Version};
 pub use error::{Error, Failure, Result};
-pub use log::logged_version;
+pub use log::{logged_mount_dir, logged_run_ids, logged_version};
 pub use notify::{Answer, Notification, NotificationKind, Notify};
 pub use options::{
     After, CgroupMode, CgroupRoot, Common, CpuInfo, CpuInfoAction, DumpOptions, ExtMount, FeatureCheck, Features,

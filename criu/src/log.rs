@@ -58,6 +58,32 @@ pub fn logged_version(log: &Path) -> Option<String> {
     version_of(&head)
 }
 
+/// The names that CRIU has given its run, by which it calls what it leaves between a dump and a restore:
+/// `(00.000000) CRIU run id = ea81…`. The process that serves a request has one of its own, and logs its parent's too.
+pub fn logged_run_ids(log: &Path) -> Vec<String> {
+    let mut head = String::new();
+    let read = File::open(log).and_then(|file| file.take(4096).read_to_string(&mut head));
+    if read.is_ok() { run_ids_of(&head) } else { Vec::new() }
+}
+
+fn run_ids_of(head: &str) -> Vec<String> {
+    head.lines().filter_map(|line| Some(line.split_once(") CRIU run id = ")?.1.trim().to_owned())).collect()
+}
+
+/// The directory of the host's on which CRIU builds the mounts of a restore, and which it removes in the end: a name that
+/// mkdtemp(3) has made.
+pub fn logged_mount_dir(log: &Path) -> Option<PathBuf> {
+    let mut head = String::new();
+    File::open(log).ok()?.take(TAIL).read_to_string(&mut head).ok()?;
+    mount_dir_of(&head)
+}
+
+fn mount_dir_of(head: &str) -> Option<PathBuf> {
+    const PREFIX: &str = "/tmp/.criu.mntns.";
+    let name: String = head.split_once(PREFIX)?.1.chars().take_while(char::is_ascii_alphanumeric).collect();
+    (name.len() == 6).then(|| PathBuf::from(format!("{PREFIX}{name}")))
+}
+
 pub(crate) fn version_of(head: &str) -> Option<String> {
     let version = head.lines().find_map(|line| line.split_once(") Version: "))?.1;
     version.split_ascii_whitespace().next().map(str::to_owned)
@@ -156,6 +182,10 @@ mod tests {
     fn the_version_is_at_the_beginning() {
         let head = "(00.000000) CRIU run id = ea81\n(00.000015) Version: 4.2.1 (gitid 0)\n(00.1) Running on x\n";
         assert_eq!(version_of(head).unwrap(), "4.2.1");
+        assert_eq!(run_ids_of(head), ["ea81"]);
+        let mounts = "(00.01) mnt: Will mount 63 @ /tmp/.criu.mntns.4LQJeP/mnt-0000000063 /sys/firmware\n";
+        assert_eq!(mount_dir_of(mounts).unwrap(), Path::new("/tmp/.criu.mntns.4LQJeP"));
+        assert_eq!(mount_dir_of("/tmp/.criu.mntns./x"), None);
         assert_eq!(version_of("(00.1) Error (criu/x.c:1): y\n"), None);
     }
 

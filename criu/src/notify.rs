@@ -86,6 +86,9 @@ pub trait Notify {
         notification: Notification,
         criu: BorrowedFd<'_>,
     ) -> Result<Answer, Box<dyn StdError + Send + Sync>>;
+
+    /// Called when CRIU has not ended by itself after this side has hung up, and is about to be killed.
+    fn before_kill(&mut self) {}
 }
 
 /// Acknowledges everything.

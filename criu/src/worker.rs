@@ -28,9 +28,10 @@ use crate::channel::{Channel, Received};
 use crate::descendants;
 use crate::error::{Error, Failure, Result};
 use crate::log;
-use crate::notify::{Answer, NotificationKind, Notify};
+use crate::notify::{Answer, Notification, NotificationKind, Notify};
 use crate::request::Request;
 use crate::spawn::{Process, Spawn};
+use crate::stall::Watch;
 use crate::sys;
 
 /// How long CRIU may take to undo its work after this side has hung up.
@@ -46,6 +47,9 @@ pub struct Worker<R: Request> {
     child: Child,
     channel: Channel,
     stderr: File,
+    watch: Option<Watch>,
+    /// A process that CRIU restores, which is no child of CRIU's.
+    restored: Option<i32>,
 }
 
 /// The process, until it is reaped.
@@ -76,7 +80,12 @@ impl<R: Request> Worker<R> {
         sys::inherit(&mut command, inherited);
 
         let process = spawn.spawn(command).map_err(failed)?;
-        Ok(Self { request, child: Child { process, status: None }, channel, stderr })
+        Ok(Self { request, child: Child { process, status: None }, channel, stderr, watch: None, restored: None })
+    }
+
+    /// Ends CRIU when it shows no sign of life for so long. Not for one that waits for somebody else's requests.
+    pub fn end_when_stalled(&mut self, after: Duration) {
+        self.watch = Some(Watch::new(after));
     }
 
     /// CRIU's pid. Processes that it restores are born in the cgroups that it is in.
@@ -101,8 +110,9 @@ impl<R: Request> Worker<R> {
     /// CRIU's failure, a refused notification, a reply that makes no sense, the deadline. CRIU has ended in every case.
     pub fn run(mut self, notify: &mut dyn Notify, limit: Option<Duration>) -> Result<R::Reply> {
         let reply = self.exchange(notify, limit).and_then(|response| self.finish(response));
-        if reply.is_err() {
-            self.child.end(&self.channel);
+        if reply.is_err() && !self.child.ends_itself(&self.channel) {
+            notify.before_kill();
+            self.child.wait(Duration::ZERO, &self.channel);
         }
         reply
     }
@@ -114,7 +124,8 @@ impl<R: Request> Worker<R> {
         let mut left = limit;
         loop {
             let asked = Instant::now();
-            let received = self.channel.receive(self.child.process.pidfd(), left)?;
+            let wait = self.watch.as_ref().map(Watch::interval).into_iter().chain(left).min();
+            let received = self.channel.receive(self.child.process.pidfd(), wait)?;
             left = left.map(|left| left.saturating_sub(asked.elapsed()));
             match received {
                 Received::TimedOut => {
@@ -123,6 +134,7 @@ impl<R: Request> Worker<R> {
                     {
                         return Err(Error::Deadline { operation, limit, failure: self.failure() });
                     }
+                    self.check_alive()?;
                 }
                 Received::Closed => {
                     self.child.end(&self.channel);
@@ -144,6 +156,17 @@ impl<R: Request> Worker<R> {
         }
     }
 
+    fn check_alive(&mut self) -> Result<()> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let log = self.request.common().map(|common| (common.log_dir(), common.log.file.as_str()));
+        let roots: Vec<i32> = [self.child.process.pid()].into_iter().chain(self.restored).collect();
+        if !watch.is_stalled(&roots, log) {
+            return Ok(());
+        }
+        let after = watch.after;
+        Err(Error::Stalled { operation: R::OPERATION, after, failure: self.failure() })
+    }
+
     /// Passes a notification on and answers CRIU. The inner error is the handler's.
     #[allow(clippy::type_complexity, reason = "two errors that go different ways")]
     fn notified(
@@ -160,7 +183,12 @@ impl<R: Request> Worker<R> {
         let notification = kind.clone().with(pid, fd).map_err(|(kind, what)| incomplete(kind.to_string(), what))?;
         tracing::debug!(operation, notification = %kind, pid, "criu notifies");
 
+        if let Notification::SetupNamespaces { pid } = &notification {
+            self.restored = Some(*pid);
+        }
         let answer = notify.notify(notification, self.child.process.pidfd());
+        // It waited for us.
+        self.watch.iter_mut().for_each(Watch::alive);
         let mut request =
             CriuReq { r#type: CriuReqType::Notify as i32, notify_success: Some(answer.is_ok()), ..Default::default() };
         if let Ok(Answer::External(external)) = &answer {
@@ -213,10 +241,23 @@ impl<R: Request> Drop for Worker<R> {
 impl Child {
     /// Hangs up, gives CRIU the time to take back its work, and ends it.
     fn end(&mut self, channel: &Channel) {
+        if !self.ends_itself(channel) {
+            self.wait(Duration::ZERO, channel);
+        }
+    }
+
+    /// Hangs up, and gives CRIU the time to take back its work. Whether it has ended, and is reaped.
+    fn ends_itself(&mut self, channel: &Channel) -> bool {
         if self.status.is_none() {
             channel.hang_up();
-            self.wait(GRACE, channel);
+            // Of one that somebody has stopped: it is to take back its work too.
+            descendants::go_on(self.process.pidfd());
+            if !exits_within(self.process.pidfd(), GRACE) {
+                return false;
+            }
+            self.wait(Duration::ZERO, channel);
         }
+        true
     }
 
     /// Reaps CRIU when it exits, or kills it first when it has not by then.
