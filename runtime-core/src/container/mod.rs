@@ -53,9 +53,7 @@ use crate::children::Child;
 use crate::init::channel::Channel;
 use crate::{ContainerId, Pid, Result, Signal};
 pub use checkpoint::{
-    CgroupMode, Change, CheckpointError, CheckpointOptions, Checkpointed, Checksums, Comparison, CriuOptions,
-    Difference, Inspection, Maker, MemoryChange, NetworkLock, OptionChange, OwnedFile, PageServer, ProcessName, Record,
-    RestoreOptions, RestoreTimings, Sets, SizeChange, Timings, Transport, Verify,
+    CgroupMode, Change, CheckpointError, CheckpointOptions, Checkpointed, Checksums, Comparison, CriuOptions, Difference, Finding, FindingKind, HostDescription, Inspection, Maker, MemoryChange, NetworkLock, OptionChange, OwnedFile, PageServer, ProcessName, Record, Report, RestoreCheck, RestoreOptions, RestoreTimings, Sets, Severity, SizeChange, Timings, Transport, Verify,
 };
 pub use maps::IdMapsError;
 pub use status::Status;
@@ -228,6 +226,23 @@ impl Container {
     /// container does not run.
     pub fn checkpoint(&self, options: &CheckpointOptions) -> Result<Checkpointed> {
         checkpoint::checkpoint(self, options)
+    }
+
+    /// What would stand in the way of such a checkpoint, and with `target` of its restore on that host. The container is not
+    /// touched: neither frozen nor traced, and nothing is written. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// The container does not run.
+    pub fn check_checkpoint(&self, options: &CheckpointOptions, target: Option<&HostDescription>) -> Result<Report> {
+        checkpoint::preflight::check(self, options, target)
+    }
+
+    /// What would stand in the way of a restore. Nothing is made.
+    ///
+    /// # Errors
+    /// The id or the spec's cgroup path make no sense.
+    pub fn check_restore(check: &RestoreCheck<'_>) -> Result<Report> {
+        checkpoint::preflight::restore::check(check)
     }
 
     /// Makes a container from an image directory that rtc or runc wrote; it is Running at once. What the checkpoint was

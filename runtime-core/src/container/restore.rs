@@ -95,10 +95,15 @@ fn failed(id: &ContainerId) -> impl Fn(CheckpointError) -> Error {
     move |err| Error::Checkpoint { id: id.clone(), operation: "restore", err }
 }
 
+/// `None` if nobody wrote it down.
+pub(super) fn was_terminal(images: &Images) -> Option<bool> {
+    let is_terminal = |target: &String| target.starts_with("/dev/pts/") || target == "/dev/console";
+    Some(images.descriptors.as_ref()?.iter().any(is_terminal))
+}
+
 /// A session that had a terminal needs one again, and pipes cannot become one.
 fn check_stdio(images: &Images, stdio: &Stdio) -> Result<(), CheckpointError> {
-    let Some(descriptors) = &images.descriptors else { return Ok(()) };
-    let was_terminal = descriptors.iter().any(|target| target.starts_with("/dev/pts/") || target == "/dev/console");
+    let Some(was_terminal) = was_terminal(images) else { return Ok(()) };
     match (was_terminal, stdio) {
         (true, Stdio::Fds { .. }) => Err(CheckpointError::Stdio { was: "a terminal", is: "none" }),
         (false, Stdio::Terminal) => Err(CheckpointError::Stdio { was: "no terminal", is: "one" }),

@@ -10,6 +10,7 @@ mod forks;
 mod killed;
 mod kinds;
 mod memory;
+mod preflight;
 mod runc;
 mod scene;
 
@@ -33,9 +34,17 @@ fn main() {
     if std::env::args_os().next().is_some_and(|name| name == runtime_core::init::ARGV0) {
         runtime_core::init::main();
     }
-    let cases: Vec<(&str, fn())> =
-        [kinds::TESTS, chains::TESTS, failures::TESTS, forks::TESTS, memory::TESTS, killed::TESTS, runc::TESTS]
-            .concat();
+    let cases: Vec<(&str, fn())> = [
+        kinds::TESTS,
+        chains::TESTS,
+        failures::TESTS,
+        forks::TESTS,
+        memory::TESTS,
+        killed::TESTS,
+        preflight::TESTS,
+        runc::TESTS,
+    ]
+    .concat();
     if let Ok(bundle) = std::env::var(killed::BUNDLE) {
         return killed::checkpoint(Path::new(&bundle));
     }

@@ -19,7 +19,9 @@ use super::manifest::{self, Manifest, Timings};
 use super::options::{CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, Transport};
 use super::swrk::Plain;
 use super::work::{Work, open_dir};
-use super::{check_caller, config_file, inventory, mounts, namespaces, network, phases, plan, stdio};
+use super::{
+    check_caller, config_file, inventory, mounts, namespaces, network, phases, plan, preflight, programs, stdio,
+};
 use crate::container::{Container, Status, notify};
 use crate::{Error, Pid, Result};
 
@@ -46,6 +48,7 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     check(options).map_err(failed)?;
     let criu = Criu::find().map_err(criu_failed(container))?;
     check_features(container, options, &criu)?;
+    refuse(container, options)?;
     let mut spec = crate::spec::load(&container.state.bundle)?;
     if notify::is_in(&container.directory) {
         notify::add_to(&mut spec, container.directory.path());
@@ -60,6 +63,7 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
         return Ok(Checkpointed { bytes: images.keep(), total: start.elapsed(), frozen });
     }
     let mut manifest = describe(container, options, &spec, pid).map_err(failed)?;
+    manifest.programs = programs::of(pid, &container.pids()?);
     tracing::debug!(id = %container.id(), mounts = ?manifest.external_mounts, "external mounts");
     write_descriptors(&options.image_dir, &manifest.descriptors).map_err(failed)?;
     let span = phases::dump(container.id());
@@ -96,6 +100,19 @@ fn check(options: &CheckpointOptions) -> Result<(), CheckpointError> {
         return Err(CheckpointError::LazyPagesNowhere);
     }
     Ok(())
+}
+
+/// CRIU fails at it too, with the container frozen and in other words.
+fn refuse(container: &Container, options: &CheckpointOptions) -> Result<()> {
+    if options.skip_preflight {
+        return Ok(());
+    }
+    let refusals = preflight::refusals(container, options)?;
+    if !refusals.refuses() {
+        return Ok(());
+    }
+    let err = CheckpointError::Refused(refusals);
+    Err(Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err })
 }
 
 /// CRIU would find out too, with the container frozen and in words that help nobody.
@@ -268,6 +285,7 @@ fn describe(
         descriptors,
         namespaces: namespaces::describe(spec),
         external_mounts: mounts::find(pid, &plan)?,
+        programs: Vec::new(),
         criu: String::new(),
         host: Host::of_this_machine(),
         timings: None,

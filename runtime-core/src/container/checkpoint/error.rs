@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::inventory::Difference;
 use super::manifest;
+use super::preflight::Report;
 use crate::error::RootfsError;
 use crate::{ErrorKind, Pid};
 
@@ -76,6 +77,10 @@ pub enum CheckpointError {
     #[error("process {pid} has executed nothing since its vfork, and CRIU cannot dump a parent that waits for that")]
     Vfork { pid: Pid },
 
+    /// What the preflight refuses.
+    #[error("{0}")]
+    Refused(Report),
+
     #[error("the standard streams of the checkpoint are {was}, and those of the new container are {is}")]
     Stdio { was: &'static str, is: &'static str },
 }
@@ -93,7 +98,9 @@ impl CheckpointError {
         match self {
             Self::File { err, .. } if err.kind() == io::ErrorKind::NotFound => ErrorKind::InvalidArgument,
             Self::File { .. } | Self::Encode(_) => ErrorKind::Internal,
-            Self::Feature { .. } | Self::Vfork { .. } | Self::Rootless => ErrorKind::FailedPrecondition,
+            Self::Feature { .. } | Self::Vfork { .. } | Self::Rootless | Self::Refused(_) => {
+                ErrorKind::FailedPrecondition
+            }
             _ => ErrorKind::InvalidArgument,
         }
     }

@@ -13,6 +13,7 @@ use super::host::Host;
 use super::inventory::{self, ImageFile};
 use super::mounts::{External, From};
 use super::options::CriuOptions;
+use super::programs::Program;
 
 pub(crate) const FILE: &str = "rtc.json";
 
@@ -46,6 +47,9 @@ pub(crate) struct Manifest {
     pub(crate) stdio_files: Vec<StdioFile>,
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) external_mounts: Vec<External>,
+    /// What ran, of the root filesystem.
+    #[serde(default)]
+    pub(crate) programs: Vec<Program>,
     pub(crate) criu: String,
     pub(crate) host: Host,
     /// Not there when the checkpoint was cut off between its last image and its end.
@@ -190,6 +194,7 @@ mod tests {
             stdio_files: vec![StdioFile { fd: 1, name: "file[1f:2a]".into(), position: 7 }],
             namespaces: vec![Namespace { kind: "net".into(), external: true }],
             external_mounts: Vec::new(),
+            programs: vec![Program { path: "/bin/a".into(), size: 4 }],
             criu: "4.2.1".into(),
             host: Host::default(),
             timings: Some(Timings { total: 3, ..Timings::default() }),

@@ -14,6 +14,7 @@
 //!   `compare`: and in which way another is different.
 //! - `dump`: the verb. `frozen`: how the container is frozen for it. `guard`: who thaws it if we are killed. `images`: what a
 //!   failed one leaves. `swrk`: how CRIU is started. `work`: where its log is.
+//! - `preflight`: what would be in the way, before anything is touched. `programs`: which rootfs it was.
 //!
 //! A dump that fails leaves the container as it was and the directory without what the dump wrote.
 
@@ -35,6 +36,8 @@ pub(super) mod namespaces;
 pub(super) mod network;
 mod options;
 pub(super) mod phases;
+pub(super) mod preflight;
+mod programs;
 pub(super) mod stdio;
 pub(super) mod swrk;
 pub(super) mod work;
@@ -49,6 +52,9 @@ pub use options::{
     CgroupMode, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, RestoreOptions, Transport,
 };
 pub use phases::RestoreTimings;
+
+pub use preflight::restore::RestoreCheck;
+pub use preflight::{Finding, HostDescription, Kind as FindingKind, Report, Severity};
 
 use std::path::{Path, PathBuf};
 

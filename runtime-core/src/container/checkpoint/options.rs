@@ -88,6 +88,8 @@ pub struct CheckpointOptions {
     /// restore. All small files have one in any case.
     pub checksum_pages: bool,
     pub criu: CriuOptions,
+    /// Do not look for what CRIU would fail at; CRIU finds it, with the container frozen.
+    pub skip_preflight: bool,
     /// How long CRIU may take; without it, as long as it wants.
     pub limit: Option<Duration>,
 }
@@ -105,6 +107,7 @@ impl CheckpointOptions {
             status_fd: None,
             checksum_pages: false,
             criu: CriuOptions::default(),
+            skip_preflight: false,
             limit: None,
         }
     }

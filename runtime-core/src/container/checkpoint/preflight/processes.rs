@@ -1,0 +1,101 @@
+//! The processes: who traces them, in which namespaces they are, how much memory they have.
+
+use std::collections::HashMap;
+use std::fs;
+
+use super::report::{Kind, Report};
+use super::{Subject, mappings};
+use crate::Pid;
+
+/// Namespaces of which CRIU carries one for the whole tree. Mount and network namespaces may be several.
+const SINGLE: [&str; 6] = ["pid", "user", "uts", "ipc", "cgroup", "time"];
+
+/// What the later searches need of a process.
+#[derive(Clone, Debug)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    pub(super) threads: u64,
+    /// Bytes that are in no file, and so go into the images.
+    pub(super) anonymous: u64,
+    /// Its network namespace, as /proc/PID/ns names it.
+    pub(super) network: String,
+}
+
+pub(super) fn read(subject: &Subject, pids: &[Pid], report: &mut Report) -> Vec<Process> {
+    let own = namespaces("self");
+    let root = namespaces(&subject.init.to_string());
+    let mut processes = Vec::with_capacity(pids.len());
+    for pid in pids.iter().map(|pid| pid.as_raw()) {
+        // Gone, or a zombie, which has none.
+        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+        let status = Status::parse(&status);
+        if let Some(tracer) = status.tracer {
+            let what = format!("it is traced by process {tracer}");
+            let remedy = "end the debugger, or whatever traces it";
+            report.refuse(Kind::Traced, Some(pid), what, "a process has one tracer, and CRIU has to be it", remedy);
+        }
+        let theirs = namespaces(&pid.to_string());
+        check_namespaces(pid, &theirs, [&own, &root], report);
+        mappings::check(subject, pid, report);
+        processes.push(Process {
+            pid,
+            threads: status.threads,
+            anonymous: status.anonymous,
+            network: theirs.get("net").cloned().unwrap_or_default(),
+        });
+    }
+    processes
+}
+
+fn namespaces(process: &str) -> HashMap<&'static str, String> {
+    let link = |kind: &'static str| {
+        let link = fs::read_link(format!("/proc/{process}/ns/{kind}")).ok()?;
+        Some((kind, link.to_string_lossy().into_owned()))
+    };
+    SINGLE.into_iter().chain(["net"]).filter_map(link).collect()
+}
+
+/// A process may be in the root's namespaces, and in CRIU's own, which it does not carry.
+fn check_namespaces(
+    pid: i32,
+    theirs: &HashMap<&'static str, String>,
+    [own, root]: [&HashMap<&'static str, String>; 2],
+    report: &mut Report,
+) {
+    for kind in SINGLE {
+        let Some(link) = theirs.get(kind) else { continue };
+        let Some(of_root) = root.get(kind) else { continue };
+        if link != of_root && Some(link) != own.get(kind) {
+            let what = format!("it is in a {kind} namespace of its own");
+            let why = "CRIU carries one such namespace for the whole container";
+            let remedy = "end what runs in a container or sandbox inside the container";
+            report.refuse(Kind::Namespace, Some(pid), what, why, remedy);
+        }
+    }
+}
+
+/// Of proc_pid_status(5).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Status {
+    pub(super) tracer: Option<i32>,
+    pub(super) threads: u64,
+    /// Bytes.
+    pub(super) anonymous: u64,
+}
+
+impl Status {
+    pub(super) fn parse(text: &str) -> Self {
+        let mut status = Self::default();
+        let number = |value: &str| value.split_ascii_whitespace().next().and_then(|number| number.parse::<u64>().ok());
+        for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
+            match name {
+                // 0 for none, and also for one that is outside of our pid namespace.
+                "TracerPid" => status.tracer = value.trim().parse().ok().filter(|&pid| pid != 0),
+                "Threads" => status.threads = number(value).unwrap_or_default(),
+                "RssAnon" => status.anonymous = number(value).unwrap_or_default() * 1024,
+                _ => {}
+            }
+        }
+        status
+    }
+}

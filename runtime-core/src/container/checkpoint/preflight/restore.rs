@@ -1,0 +1,143 @@
+//! The preflight of a restore: the images, and whether this host and the new container suit them.
+
+use std::path::Path;
+
+use criu::images::Images;
+use oci_spec::runtime::Spec;
+
+use super::host::{self, HostDescription};
+use super::report::{Kind, Report};
+use crate::cgroup::Cgroup;
+use crate::container::checkpoint::manifest::{Manifest, digest};
+use crate::container::checkpoint::mounts::From;
+use crate::container::checkpoint::{self, CheckpointError, namespaces};
+use crate::container::notify;
+use crate::error::chain;
+use crate::{ContainerId, Error, Result};
+
+/// What is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct RestoreCheck<'a> {
+    pub id: &'a ContainerId,
+    pub image_dir: &'a Path,
+    pub bundle: &'a Path,
+    pub spec: &'a Spec,
+}
+
+/// Whether the images could be restored as this container, here and now. Nothing is made.
+pub(in crate::container) fn check(asked: &RestoreCheck<'_>) -> Result<Report> {
+    let mut report = Report::default();
+    host::check_criu(&mut report);
+    let images = match Images::read(asked.image_dir) {
+        Ok(images) => images,
+        Err(err) => {
+            images_refused(asked.image_dir, &chain(&err), &mut report);
+            return Ok(report);
+        }
+    };
+    check_stdio(&images, asked.spec, &mut report);
+    let manifest = match Manifest::read(asked.image_dir) {
+        Ok(manifest) => manifest,
+        Err(err) => {
+            images_refused(asked.image_dir, &chain(&err), &mut report);
+            return Ok(report);
+        }
+    };
+    let Some(manifest) = manifest else {
+        let what = format!("the images in {}", asked.image_dir.display());
+        let why = "another runtime made them, and there is nothing to compare this host with";
+        report.warn(Kind::Images, None, what, why, "restore on a host like the one of the checkpoint");
+        return Ok(report);
+    };
+    check_spec(asked, &manifest, &mut report);
+    check_rootfs(asked, &manifest, &mut report);
+    check_mounts(asked, &manifest, &mut report)?;
+    let from = HostDescription::recorded(&manifest.host, &manifest.criu);
+    host::compare(&from, &HostDescription::of_this_machine(), &mut report);
+    if let Err(err) = namespaces::to_join(asked.spec, &manifest.namespaces) {
+        let remedy = "name a namespace that exists in the spec, as the checkpointed container did";
+        report.refuse(Kind::Namespace, None, "the namespaces of the spec".to_owned(), &chain(&err), remedy);
+    }
+    Ok(report)
+}
+
+fn images_refused(dir: &Path, why: &str, report: &mut Report) {
+    let what = format!("the images in {}", dir.display());
+    report.refuse(Kind::Images, None, what, why, "use another checkpoint, or a whole copy of this one");
+}
+
+fn check_stdio(images: &Images, spec: &Spec, report: &mut Report) {
+    let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    if let Some(was) = crate::container::restore::was_terminal(images)
+        && was != terminal
+    {
+        let (what, remedy) = match was {
+            true => ("the checkpointed container had a terminal, and the new one has none", "set process.terminal"),
+            false => ("the checkpointed container had no terminal, and the new one has one", "unset process.terminal"),
+        };
+        let why = "pipes cannot become a terminal, nor a terminal pipes";
+        report.refuse(Kind::Stdio, None, what.to_owned(), why, remedy);
+    }
+}
+
+/// A new name and a new place change the spec of every container that is restored elsewhere, so that this only warns.
+fn check_spec(asked: &RestoreCheck<'_>, manifest: &Manifest, report: &mut Report) {
+    let config = std::fs::read(asked.bundle.join("config.json")).unwrap_or_default();
+    if digest(&config) != manifest.spec_digest {
+        let what = format!("{} is not the one of the checkpoint", asked.bundle.join("config.json").display());
+        let why = "what the processes have at their start (arguments, user, capabilities) comes from the images";
+        report.warn(Kind::Spec, None, what, why, "see that mounts and namespaces are the same");
+    }
+}
+
+/// A rootfs is the right one if the programs that run are in it, of the same size: CRIU maps them again, compares the sizes
+/// too, and fails when one differs. Times and inodes differ in every copy of an image.
+fn check_rootfs(asked: &RestoreCheck<'_>, manifest: &Manifest, report: &mut Report) {
+    let Some(root) = asked.spec.root().as_ref().map(|root| asked.bundle.join(root.path())) else { return };
+    for program in &manifest.programs {
+        let Some(metadata) = program.find(&root) else {
+            let what = format!("{} is not in the rootfs", program.path.display());
+            rootfs_refused(what, report);
+            continue;
+        };
+        if metadata != program.size {
+            let what =
+                format!("{} has {metadata} bytes, and had {} at the checkpoint", program.path.display(), program.size);
+            rootfs_refused(what, report);
+        }
+    }
+}
+
+fn rootfs_refused(what: String, report: &mut Report) {
+    let why = "a process maps the program that it runs again";
+    report.refuse(Kind::Rootfs, None, what, why, "restore on the same root filesystem");
+}
+
+fn check_mounts(asked: &RestoreCheck<'_>, manifest: &Manifest, report: &mut Report) -> Result<()> {
+    let id = asked.id;
+    let path = asked.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    let cgroup = Cgroup::new(id, path).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
+    let mut refuse = |what: String, err: &str| {
+        let remedy = "give the container this mount, with a source that exists";
+        report.refuse(Kind::Mount, None, what, err, remedy);
+    };
+    let plan = match checkpoint::plan(asked.bundle, asked.spec, &cgroup) {
+        Ok(plan) => plan,
+        Err(err) => {
+            refuse("the mounts of the spec".to_owned(), &chain(&err));
+            return Ok(());
+        }
+    };
+    for mount in &manifest.external_mounts {
+        let what = format!("the mount on {}", mount.mount_point.display());
+        match mount.at_restore(&plan, &cgroup) {
+            // The socket for sd_notify is made with the container, and so are its cgroups.
+            Err(CheckpointError::MissingMount { destination }) if destination == notify::inside() => {}
+            Err(err) => refuse(what, &chain(&err)),
+            Ok(source) if matches!(mount.from, From::Cgroup { .. }) => drop(source),
+            Ok(source) if Path::new(&source.value).exists() => {}
+            Ok(source) => refuse(what, &format!("its source {} does not exist", source.value)),
+        }
+    }
+    Ok(())
+}

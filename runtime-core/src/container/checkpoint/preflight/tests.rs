@@ -1,0 +1,41 @@
+//! The preflight on this very process.
+
+use super::processes::Status;
+use super::report::{Finding, Kind, Report, Severity};
+
+#[test]
+fn a_status_is_read() {
+    let text = "Name:\ta:b\nTracerPid:\t0\nThreads:\t3\nRssAnon:\t     12 kB\n";
+    assert_eq!(Status::parse(text), Status { tracer: None, threads: 3, anonymous: 12 << 10 });
+    assert_eq!(Status::parse("TracerPid:\t77\n").tracer, Some(77));
+}
+
+#[test]
+fn what_many_processes_have_is_found_once() {
+    let mut report = Report::default();
+    for pid in [4, 5] {
+        report.warn(Kind::File, Some(pid), "fd 3 is /x".to_owned(), "it is so", "close it");
+    }
+    assert_eq!(report.findings.len(), 1);
+    assert_eq!(report.findings[0].pid, Some(4));
+    assert!(!report.refuses());
+    report.refuse(Kind::Space, None, "the disk".to_owned(), "is full", "free it");
+    assert!(report.refuses());
+    assert_eq!(report.to_string(), "process 4: fd 3 is /x: it is so; close it, and the disk: is full; free it");
+    let refusals = report.into_refusals();
+    assert_eq!(refusals.findings.len(), 1);
+}
+
+#[test]
+fn a_finding_is_written_in_words() {
+    let finding = Finding {
+        kind: Kind::IoUring,
+        severity: Severity::Refuse,
+        pid: None,
+        what: "w".to_owned(),
+        why: "y".to_owned(),
+        remedy: "r".to_owned(),
+    };
+    let json = serde_json::to_string(&finding).unwrap();
+    assert_eq!(json, r#"{"kind":"io-uring","severity":"refuse","what":"w","why":"y","remedy":"r"}"#);
+}
