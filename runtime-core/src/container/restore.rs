@@ -28,7 +28,9 @@ use super::checkpoint::manifest::Manifest;
 use super::checkpoint::network::{self, is_in_images};
 use super::checkpoint::swrk::{InCgroups, Plain, with_root};
 use super::checkpoint::work::{Work, open_dir};
-use super::checkpoint::{self, CheckpointError, CriuOptions, RestoreOptions, mounts, namespaces, phases, stdio};
+use super::checkpoint::{
+    self, CheckpointError, CriuOptions, RestoreOptions, aftermath, mounts, namespaces, phases, stdio,
+};
 use super::create::{NewCgroup, ROLL_BACK, hooks_of, new_state};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State};
@@ -207,8 +209,12 @@ impl Restore<'_> {
         })??;
         worker.request_mut().common.cgroup_roots = cgroup_roots(worker.pid());
         let mut notify = |notification: Notification, _: BorrowedFd<'_>| arriving.notified(notification);
+        worker.end_when_stalled(self.options.stall);
         let span = phases::restore(self.id);
         let restored = span.in_scope(|| worker.run(&mut notify, self.options.limit));
+        if restored.is_err() {
+            aftermath::remove_mount_dir(&work.path().join(LOG));
+        }
         let blamed = |err| self.criu.blame(work.keep_log(err, LOG, &self.options.create.bundle), MINIMUM, &Plain);
         let restored = restored.map_err(|err| criu_failed(blamed(err)))?;
         phases::restored(&span, work.path(), &self.options.image_dir);

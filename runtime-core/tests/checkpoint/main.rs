@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a skipped test says why")]
 
 mod chains;
+mod criu_killed;
 mod failures;
 mod forks;
 mod killed;
@@ -41,6 +42,7 @@ fn main() {
         forks::TESTS,
         memory::TESTS,
         killed::TESTS,
+        criu_killed::TESTS,
         preflight::TESTS,
         runc::TESTS,
     ]

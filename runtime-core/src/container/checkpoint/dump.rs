@@ -10,6 +10,7 @@ use criu::images::{DESCRIPTORS, DumpStats};
 use criu::{After, Answer, Common, Criu, DumpOptions, Log, MINIMUM, Notification, PreDumpOptions, Request};
 use oci_spec::runtime::Spec;
 
+use super::aftermath::Aftermath;
 use super::error::CheckpointError;
 use super::frozen::{freeze, settle};
 use super::guard::Guard;
@@ -169,11 +170,18 @@ impl Dump<'_> {
     }
 
     fn run<R: Request<Reply = ()>>(&self, request: R, notify: &mut dyn criu::Notify, ends: bool) -> Result<()> {
-        let worker = self.criu.start(request, &Plain).map_err(criu_failed(self.container))?;
+        let mut worker = self.criu.start(request, &Plain).map_err(criu_failed(self.container))?;
+        if !self.options.lazy_pages {
+            worker.end_when_stalled(self.options.stall);
+        }
         // Until the container is as it shall be.
         let _guard = Guard::new(self.container, worker.pidfd(), self.paused)?;
         freeze(self.container, self.paused)?;
-        let dumped = worker.run(notify, self.options.limit);
+        let aftermath = Aftermath::new(self.container);
+        let dumped = worker.run(&mut aftermath.around(notify), self.options.limit);
+        if dumped.is_err() {
+            aftermath.take_back(&self.work.path().join(LOG));
+        }
         settle(self.container, self.paused && (dumped.is_err() || !ends));
         dumped.map_err(|err| {
             let err = self.work.keep_log(err, LOG, &self.container.state.bundle);

@@ -14,10 +14,12 @@
 //!   `compare`: and in which way another is different.
 //! - `dump`: the verb. `frozen`: how the container is frozen for it. `guard`: who thaws it if we are killed. `images`: what a
 //!   failed one leaves. `swrk`: how CRIU is started. `work`: where its log is.
+//! - `aftermath`: what a CRIU that was killed has left in the container.
 //! - `preflight`: what would be in the way, before anything is touched. `programs`: which rootfs it was.
 //!
 //! A dump that fails leaves the container as it was and the directory without what the dump wrote.
 
+pub(super) mod aftermath;
 mod compare;
 mod dump;
 mod error;
@@ -33,6 +35,7 @@ pub(super) mod manifest;
 mod mountinfo;
 pub(super) mod mounts;
 pub(super) mod namespaces;
+mod netfilter;
 pub(super) mod network;
 mod options;
 pub(super) mod phases;
@@ -49,7 +52,7 @@ pub use inspect::{Checksums, Inspection, Maker, Record, Verify};
 pub use inventory::Difference;
 pub use manifest::Timings;
 pub use options::{
-    CgroupMode, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, RestoreOptions, Transport,
+    CgroupMode, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, RestoreOptions, STALL, Transport,
 };
 pub use phases::RestoreTimings;
 

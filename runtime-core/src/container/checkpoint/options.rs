@@ -58,6 +58,10 @@ impl CriuOptions {
     }
 }
 
+/// How long a CRIU that does nothing is waited for. CRIU's own patience with a process that does not stop is ten seconds, and
+/// a disk or a network may be slow for some more.
+pub const STALL: Duration = Duration::from_secs(60);
+
 /// How to checkpoint a container.
 #[derive(Debug)]
 pub struct CheckpointOptions {
@@ -92,6 +96,9 @@ pub struct CheckpointOptions {
     pub skip_preflight: bool,
     /// How long CRIU may take; without it, as long as it wants.
     pub limit: Option<Duration>,
+    /// How long CRIU may show no sign of life before it is ended, [`STALL`] where nothing else is said: neither CPU time nor
+    /// a line in its log. Does not count while it serves lazy pages.
+    pub stall: Duration,
 }
 
 impl CheckpointOptions {
@@ -109,6 +116,7 @@ impl CheckpointOptions {
             criu: CriuOptions::default(),
             skip_preflight: false,
             limit: None,
+            stall: STALL,
         }
     }
 }
@@ -143,6 +151,8 @@ pub struct RestoreOptions {
     /// Another SELinux context for mounts.
     pub lsm_mount_context: Option<String>,
     pub limit: Option<Duration>,
+    /// As [`CheckpointOptions::stall`].
+    pub stall: Duration,
 }
 
 impl RestoreOptions {
@@ -156,6 +166,7 @@ impl RestoreOptions {
             lsm_profile: None,
             lsm_mount_context: None,
             limit: None,
+            stall: STALL,
         }
     }
 }
