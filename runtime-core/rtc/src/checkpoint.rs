@@ -7,6 +7,7 @@ use runtime_core::container::{CgroupMode, CheckpointOptions, Container, CriuOpti
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::preflight::{self, Format};
 use crate::progress::Progress;
 
 /// Checkpoint a running container
@@ -90,6 +91,22 @@ pub(crate) struct Checkpoint {
     /// Give the memory a checksum as well, which each restore then compares
     #[arg(long)]
     checksum_pages: bool,
+
+    /// Only tell what would stand in the way, and touch nothing; fails if the checkpoint would be refused
+    #[arg(long)]
+    check: bool,
+
+    /// With --check: also whether the host that this file of `rtc features --host` is from could restore it
+    #[arg(long, value_name = "FILE", requires = "check")]
+    target: Option<PathBuf>,
+
+    /// With --check: text or json
+    #[arg(long, value_name = "FORMAT", requires = "check", default_value = "text", hide_default_value = true)]
+    format: Format,
+
+    /// Do not look first for what CRIU would fail at
+    #[arg(long, conflicts_with = "check")]
+    skip_check: bool,
 }
 
 impl Checkpoint {
@@ -100,6 +117,11 @@ impl Checkpoint {
             Status::Running | Status::Paused => {}
         }
         let options = self.options()?;
+        if self.check {
+            let target = self.target.as_deref().map(preflight::read_target).transpose()?;
+            let report = container.check_checkpoint(&options, target.as_ref())?;
+            return preflight::print(&report, self.format, "checkpointed");
+        }
         let progress = Progress::of_dump(&container, &options.image_dir);
         container.checkpoint(&options)?;
         drop(progress);
@@ -124,6 +146,7 @@ impl Checkpoint {
         options.pre_dump = self.pre_dump;
         options.checksum_pages = self.checksum_pages;
         options.lazy_pages = self.lazy_pages;
+        options.skip_preflight = self.skip_check;
         options.page_server = self.page_server()?;
         // Any number below zero is runc's way to say none.
         if let Some(number) = self.status_fd.filter(|number| *number >= 0) {
@@ -214,6 +237,18 @@ mod tests {
         let criu = options.criu;
         assert!(criu.tcp_established && criu.file_locks && criu.empty_net_ns && !criu.shell_job);
         assert_eq!(criu.manage_cgroups, Some(CgroupMode::Ignore));
+    }
+
+    #[test]
+    fn a_check_has_its_own_options() {
+        let command = crate::args::Command::augment_subcommands(clap::Command::new("rtc"));
+        let parse = |line: &str| command.clone().try_get_matches_from(line.split(' ')).map(drop);
+        parse("rtc checkpoint --check --format json --target /t web").unwrap();
+        parse("rtc features --host").unwrap();
+        for line in ["--format json web", "--target /t web", "--check", "--check --skip-check web"] {
+            assert!(parse(&format!("rtc checkpoint {line}")).is_err(), "{line}");
+        }
+        assert!(options("rtc checkpoint web --skip-check").unwrap().skip_preflight);
     }
 
     #[test]

@@ -70,6 +70,12 @@ pub(crate) enum Error {
     L3CacheSchema,
     #[error("Intel RDT/MBA: memory bandwidth schema is not enabled")]
     MemBwSchema,
+    #[error("parse the description of a host in {}", path.display())]
+    Target {
+        path: PathBuf,
+        #[source]
+        err: serde_json::Error,
+    },
     #[error("wait for an out-of-memory kill")]
     Poll(#[source] rustix::io::Errno),
     #[error("invalid format option")]

@@ -65,6 +65,10 @@ impl New {
         Ok(self)
     }
 
+    pub(crate) fn id(&self) -> Result<runtime_core::ContainerId, Error> {
+        parse_id(&self.id)
+    }
+
     pub(crate) fn options(self, context: &Context, bundle: Bundle, stdio: Stdio) -> Result<CreateOptions, Error> {
         if context.systemd_cgroup {
             return Err(Error::SystemdCgroup);

@@ -34,6 +34,7 @@ mod man;
 mod notify;
 mod output;
 mod pause;
+mod preflight;
 mod progress;
 mod ps;
 mod relay;

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use runtime_core::container::{CgroupMode, Container, CriuOptions, RestoreOptions};
+use runtime_core::container::{CgroupMode, Container, CriuOptions, RestoreCheck, RestoreOptions};
 
 use crate::bundle::Bundle;
 use crate::checkpoint::{absolute, cgroup_mode};
 use crate::context::Context;
 use crate::error::Error;
 use crate::launch::{Console, Launch, New, remove, undo};
+use crate::preflight::{self, Format};
 use crate::progress::Progress;
 
 /// Restore a container from a checkpoint
@@ -82,6 +83,14 @@ pub(crate) struct Restore {
     /// Another SELinux context for mounts
     #[arg(long, value_name = "CONTEXT")]
     lsm_mount_context: Option<String>,
+
+    /// Only tell what would stand in the way, and make nothing; fails if the restore would be refused
+    #[arg(long)]
+    check: bool,
+
+    /// With --check: text or json
+    #[arg(long, value_name = "FORMAT", requires = "check", default_value = "text", hide_default_value = true)]
+    format: Format,
 }
 
 impl Restore {
@@ -94,6 +103,11 @@ impl Restore {
         let work_dir = self.work_path.as_deref().map(absolute).transpose()?;
         let new = self.new.absolute()?;
         let bundle = Bundle::load(new.bundle.as_deref(), new.config.as_deref())?;
+        if self.check {
+            let check =
+                RestoreCheck { id: &new.id()?, image_dir: &image_dir, bundle: &bundle.path, spec: &bundle.spec };
+            return preflight::print(&Container::check_restore(&check)?, self.format, "restored");
+        }
         let mut launch = match self.detach {
             true => Launch::detached(&self.console, bundle.terminal())?,
             false => Launch::foreground(&self.console, bundle.terminal(), !self.no_subreaper)?,
