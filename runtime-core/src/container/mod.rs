@@ -53,7 +53,10 @@ use crate::children::Child;
 use crate::init::channel::Channel;
 use crate::{ContainerId, Pid, Result, Signal};
 pub use checkpoint::{
-    CgroupMode, Change, CheckpointError, CheckpointOptions, Checkpointed, Checksums, Comparison, CriuOptions, Difference, Finding, FindingKind, HostDescription, Inspection, Maker, MemoryChange, NetworkLock, OptionChange, OwnedFile, PageServer, ProcessName, Record, Report, RestoreCheck, RestoreOptions, RestoreTimings, STALL, Sets, Severity, SizeChange, Timings, Transport, Verify,
+    CgroupMode, Change, CheckpointError, CheckpointOptions, Checkpointed, Checksums, Comparison, CriuOptions,
+    Difference, Finding, FindingKind, HostDescription, Inspection, Maker, MemoryChange, NetworkLock, OptionChange,
+    OwnedFile, PageServer, ProcessName, Record, Report, RestoreCheck, RestoreOptions, RestoreTimings, STALL, Sets,
+    Severity, SizeChange, Timings, Transport, Verify,
 };
 pub use maps::IdMapsError;
 pub use status::Status;

@@ -444,6 +444,13 @@ fn restore() {
     assert!(kinds(&check(&bundle)).contains(&(FindingKind::Images, Severity::Refuse)));
     fs::write(&pages, whole).unwrap();
     assert_eq!(kinds(&check(&bundle)), []);
+    // The inventory has a checksum of it, and CRIU would read it.
+    let cgroups = fs::read(images.join("cgroup.img")).unwrap();
+    let mut other = cgroups.clone();
+    *other.last_mut().unwrap() ^= 1;
+    fs::write(images.join("cgroup.img"), other).unwrap();
+    assert_eq!(kinds(&check(&bundle)), [(FindingKind::Images, Severity::Refuse)]);
+    fs::write(images.join("cgroup.img"), cgroups).unwrap();
     assert!(!bundle.path().join("state/second").exists());
     // Nothing was in the way.
     let counter = bundle.restore("second", &images);

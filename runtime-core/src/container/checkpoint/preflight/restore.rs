@@ -10,7 +10,7 @@ use super::report::{Kind, Report};
 use crate::cgroup::Cgroup;
 use crate::container::checkpoint::manifest::{Manifest, digest};
 use crate::container::checkpoint::mounts::From;
-use crate::container::checkpoint::{self, CheckpointError, namespaces};
+use crate::container::checkpoint::{self, CheckpointError, inventory, namespaces};
 use crate::container::notify;
 use crate::error::chain;
 use crate::{ContainerId, Error, Result};
@@ -49,6 +49,9 @@ pub(in crate::container) fn check(asked: &RestoreCheck<'_>) -> Result<Report> {
         report.warn(Kind::Images, None, what, why, "restore on a host like the one of the checkpoint");
         return Ok(report);
     };
+    if let Err(err) = inventory::check_all(asked.image_dir, &manifest) {
+        images_refused(asked.image_dir, &chain(&err), &mut report);
+    }
     check_spec(asked, &manifest, &mut report);
     check_rootfs(asked, &manifest, &mut report);
     check_mounts(asked, &manifest, &mut report)?;
