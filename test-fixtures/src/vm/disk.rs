@@ -17,6 +17,11 @@ use crate::{Error, Result, Tree, cache};
 const FILES: &[(&str, u32, &str)] = &[
     ("usr/lib/rtc-vm/init", 0o755, include_str!("init.sh")),
     ("usr/lib/rtc-vm/common", 0o644, include_str!("common.sh")),
+    // For systemd as PID 1: this target, and nothing else that it would start.
+    ("etc/systemd/system/rtc-vm.target", 0o644, include_str!("systemd/rtc-vm.target")),
+    ("etc/systemd/system/rtc-vm-agent.service", 0o644, include_str!("systemd/rtc-vm-agent.service")),
+    ("etc/systemd/system/dbus.socket", 0o644, include_str!("systemd/dbus.socket")),
+    ("etc/systemd/system/dbus.service", 0o644, include_str!("systemd/dbus.service")),
 ];
 
 /// What a root disk holds at most, in MiB. Only what is used takes room.

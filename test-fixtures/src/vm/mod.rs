@@ -46,13 +46,48 @@ pub const BROUGHT: &str = "/opt/rtc";
 /// How long a machine may take to boot.
 const BOOT: Duration = Duration::from_secs(120);
 
+macro_rules! systemd {
+    () => {
+        "init=/usr/lib/systemd/systemd systemd.unit=rtc-vm.target systemd.show_status=false systemd.log_target=console \
+         systemd.log_level=warning systemd.gpt_auto=0 systemd.mask=systemd-journald.socket"
+    };
+}
+
 const CONSOLE: &str = "console.log";
 const SOCKET: &str = "agent.sock";
+
+/// Who is PID 1 of a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Init {
+    /// A script that mounts what a host has.
+    #[default]
+    Plain,
+    /// systemd, with its bus; cgroup2 alone.
+    Systemd,
+    /// systemd with v1's controllers and a unified tree beside them. No later one than Debian 13's does that.
+    SystemdHybrid,
+}
+
+impl Init {
+    /// Of the kernel's command line.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Plain => "init=/usr/lib/rtc-vm/init",
+            Self::Systemd => systemd!(),
+            Self::SystemdHybrid => concat!(
+                systemd!(),
+                " systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=0",
+                " SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"
+            ),
+        }
+    }
+}
 
 /// What a machine is to be. The default: Debian 14 with containerd 2.1, 2 processors, 2 GiB, rtc installed.
 #[derive(Clone, Debug)]
 pub struct VmConfig {
     pub tree: Tree,
+    pub init: Init,
     pub processors: u32,
     pub memory_mib: u32,
     /// Whether rtc's binaries and the workload are brought. They have to be built then.
@@ -63,7 +98,7 @@ pub struct VmConfig {
 
 impl Default for VmConfig {
     fn default() -> Self {
-        Self { tree: Tree::Forky, processors: 2, memory_mib: 2048, rtc: true, files: Vec::new() }
+        Self { tree: Tree::Forky, init: Init::default(), processors: 2, memory_mib: 2048, rtc: true, files: Vec::new() }
     }
 }
 
@@ -208,14 +243,16 @@ fn bring(config: &VmConfig, emulator: &Emulator, directory: &Path) -> Result<()>
 /// The emulator's command line. It runs in the machine's directory; the host's files are below `/mnt`.
 fn line(config: &VmConfig, root: &Path) -> Vec<String> {
     let accel = std::env::var("RTC_VM_ACCEL").unwrap_or_else(|_| "tcg,thread=multi,tb-size=512".to_owned());
-    let append = "root=/dev/nvme0n1 rw console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on \
-                  init=/usr/lib/rtc-vm/init";
+    let append = format!(
+        "root=/dev/nvme0n1 rw console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on {}",
+        config.init.words()
+    );
     let mut line = vec!["qemu-system-x86_64".to_owned()];
     let mut add = |words: &[&str]| line.extend(words.iter().map(|word| (*word).to_owned()));
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     add(&["-machine", "q35", "-accel", &accel, "-cpu", "max"]);
     add(&["-smp", &config.processors.to_string(), "-m", &config.memory_mib.to_string()]);
-    add(&["-kernel", Emulator::kernel(), "-append", append]);
+    add(&["-kernel", Emulator::kernel(), "-append", &append]);
     // NVMe needs no module; but the order of two of its disks is chance.
     add(&["-drive", &format!("if=none,id=root,format=raw,snapshot=on,file=/mnt{}", root.display())]);
     add(&["-device", "nvme,drive=root,serial=root"]);
