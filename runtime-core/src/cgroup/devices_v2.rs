@@ -39,10 +39,10 @@ fn attach(dir: &Dir, rules: &[Rule], change: Change) -> Result<(), Error> {
     let program = bpf::load_device_program(&assemble(rules)).map_err(fail("load"))?;
     let old = match change {
         Change::Create => Vec::new(),
-        Change::Update => bpf::attached_device_programs(cgroup.as_fd()).map_err(fail("query"))?,
+        Change::Update => bpf::own_device_programs(cgroup.as_fd()).map_err(fail("query"))?,
     };
-    // Ours is the only one on a cgroup that we have made. Others (an orchestrator's) stay, and must allow too.
-    let replace = if let [only] = old.as_slice() { Some(only.as_fd()) } else { None };
+    // Those of others (systemd's, an orchestrator's) stay, and must allow too.
+    let replace = old.first().map(AsFd::as_fd);
     bpf::attach_device_program(cgroup.as_fd(), program.as_fd(), replace).map_err(fail("attach"))
 }
 

@@ -1,6 +1,6 @@
 //! bpf(2) for programs of type BPF_PROG_TYPE_CGROUP_DEVICE.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -18,12 +18,16 @@ pub(crate) struct Insn {
 const BPF_PROG_LOAD: u32 = 5;
 const BPF_PROG_ATTACH: u32 = 8;
 const BPF_PROG_GET_FD_BY_ID: u32 = 13;
+const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
 const BPF_PROG_QUERY: u32 = 16;
 
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 2;
 const BPF_F_REPLACE: u32 = 4;
+
+/// Of the programs that are loaded here, and of no others.
+const NAME: [u8; 16] = *b"rtc_devices\0\0\0\0\0";
 
 /// The head of `union bpf_attr` for BPF_PROG_LOAD. The kernel takes shorter ones than its own; what is missing is zero.
 #[repr(C)]
@@ -72,6 +76,30 @@ struct IdAttr {
     open_flags: u32,
 }
 
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The head of `struct bpf_prog_info`, as far as the name.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    lengths: [u32; 2],
+    addresses: [u64; 2],
+    load_time: u64,
+    created_by_uid: u32,
+    map_count: u32,
+    map_ids: u64,
+    name: [u8; 16],
+}
+
 /// # Safety
 /// `T` must be the plain integers that the kernel reads as `union bpf_attr` for `command`, and every address in it must
 /// be valid for the length that stands beside it until the call returns.
@@ -92,7 +120,7 @@ pub(crate) fn load_device_program(program: &[Insn]) -> Result<OwnedFd, Errno> {
         insn_cnt: u32::try_from(program.len()).map_err(|_| Errno::E2BIG)?,
         insns: program.as_ptr() as u64,
         license: c"Apache".as_ptr() as u64,
-        prog_name: *b"rtc_devices\0\0\0\0\0",
+        prog_name: NAME,
         ..LoadAttr::default()
     };
     // SAFETY: `insns` has `insn_cnt` instructions of the kernel's layout, `license` ends with a zero; both outlive the call.
@@ -119,8 +147,9 @@ pub(crate) fn attach_device_program(
     unsafe { bpf(BPF_PROG_ATTACH, &mut attr) }.map(drop)
 }
 
-/// The device programs attached to this cgroup itself, at most 64 (the kernel's limit).
-pub(crate) fn attached_device_programs(cgroup: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Errno> {
+/// The device programs of [`load_device_program`] that are attached to this cgroup itself.
+pub(crate) fn own_device_programs(cgroup: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Errno> {
+    // The kernel's limit for one cgroup.
     let mut ids = [0_u32; 64];
     let mut attr = QueryAttr {
         target_fd: raw(cgroup),
@@ -131,7 +160,26 @@ pub(crate) fn attached_device_programs(cgroup: BorrowedFd<'_>) -> Result<Vec<Own
     };
     // SAFETY: `prog_ids` has room for `prog_cnt` numbers and outlives the call.
     unsafe { bpf(BPF_PROG_QUERY, &mut attr) }?;
-    ids.iter().take(attr.prog_cnt as usize).map(|id| program_by_id(*id)).collect()
+    let mut own = Vec::new();
+    for id in ids.iter().take(attr.prog_cnt as usize) {
+        match program_by_id(*id) {
+            Ok(program) if name_of(program.as_fd())? == NAME => own.push(program),
+            // Somebody else's has been replaced meanwhile.
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(own)
+}
+
+fn name_of(program: BorrowedFd<'_>) -> Result<[u8; 16], Errno> {
+    let mut info = ProgramInfo::default();
+    let info_len = u32::try_from(size_of::<ProgramInfo>()).map_err(|_| Errno::E2BIG)?;
+    let mut attr = InfoAttr { bpf_fd: raw(program), info_len, info: (&raw mut info) as u64 };
+    // SAFETY: `info` has `info_len` bytes of the kernel's layout, which it fills in, and outlives the call; the addresses in
+    // it are zero, so that the kernel writes nowhere else.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(info.name)
 }
 
 fn program_by_id(id: u32) -> Result<OwnedFd, Errno> {
