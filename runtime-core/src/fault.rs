@@ -21,6 +21,9 @@ macro_rules! points {
         #[cfg(feature = "fault-points")]
         impl Point {
             pub const ALL: &[Self] = &[$(Self::$point,)*];
+
+            /// Those that only a cgroup of systemd's comes to.
+            pub const OF_SYSTEMD: &[Self] = &[Self::Placeholder, Self::Unit, Self::Place];
         }
 
         /// A point of a build that has none.
@@ -56,6 +59,8 @@ mod nothing {
 points! {
     Directory,
     State,
+    Placeholder,
+    Unit,
     Cgroup,
     Owner,
     Class,
@@ -66,6 +71,7 @@ points! {
     NetDevices,
     Sources,
     Orders,
+    Place,
     InitState,
     Ready,
     PidFile,

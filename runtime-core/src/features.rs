@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::cgroup::ANNOTATION_PREFIX;
 use crate::{init, rootfs, seccomp, spec};
 
 /// The whole structure (runtime specification, "Features Structure"). It says nothing of the host.
@@ -157,7 +158,7 @@ pub fn features() -> Features {
         linux: Linux {
             namespaces: &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             capabilities: &init::capabilities::NAMES,
-            cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
+            cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: false, rdma: true },
             seccomp: Seccomp {
                 enabled: true,
                 actions: ACTIONS,
@@ -177,7 +178,8 @@ pub fn features() -> Features {
             ("io.github.seccomp.libseccomp.version", seccomp::libseccomp_version()),
             ("org.opencontainers.runc.checkpoint.enabled", "true".to_owned()),
         ]),
-        potentially_unsafe_config_annotations: &["org.criu.config"],
+        // The last is the beginning of a name, as its point says.
+        potentially_unsafe_config_annotations: &["org.criu.config", ANNOTATION_PREFIX],
     }
 }
 

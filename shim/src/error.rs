@@ -52,8 +52,6 @@ pub(crate) enum Error {
         #[source]
         err: crate::options::Error,
     },
-    #[error("container {id}: the systemd cgroup driver is not available, set SystemdCgroup = false")]
-    SystemdCgroup { id: String },
     #[error("checkpoint of container {id}: {option} {value:?} is not supported")]
     CheckpointOption { id: String, option: &'static str, value: String },
     #[error("{what} of container {id} is not valid")]
@@ -116,7 +114,6 @@ impl Error {
             | Self::Signal(_)
             | Self::Options { .. }
             | Self::Json { .. } => ErrorKind::InvalidArgument,
-            Self::SystemdCgroup { .. } => ErrorKind::Unimplemented,
             Self::Runtime { err, .. } => err.kind(),
             Self::Stdio { err, .. } => err.kind(),
             Self::StateRoot { .. }

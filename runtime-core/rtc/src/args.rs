@@ -53,7 +53,7 @@ pub(crate) struct Global {
     pub(crate) systemd_cgroup: bool,
 
     /// crun's name for how the cgroups are made
-    #[arg(long, hide = true, value_parser = ["cgroupfs"])]
+    #[arg(long, hide = true, value_parser = ["cgroupfs", "systemd"])]
     pub(crate) cgroup_manager: Option<String>,
 
     /// Go on without cgroups that the caller may not make, where the spec names none and asks for no limits: "true",

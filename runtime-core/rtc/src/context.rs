@@ -35,7 +35,8 @@ impl Context {
             Some(root) => given_root(root)?,
             None => default_root()?,
         };
-        let (systemd_cgroup, rootless) = (global.systemd_cgroup, global.rootless.clone());
+        let systemd_cgroup = global.systemd_cgroup || global.cgroup_manager.as_deref() == Some("systemd");
+        let rootless = global.rootless.clone();
         Ok(Self { root, root_given: global.root.is_some(), systemd_cgroup, rootless })
     }
 

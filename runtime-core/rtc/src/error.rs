@@ -31,9 +31,6 @@ pub(crate) enum Error {
     SetUserId,
     #[error("strconv.ParseBool: parsing {0:?}: invalid syntax")]
     ParseBool(String),
-    /// Better than cgroups elsewhere than was asked for.
-    #[error("--systemd-cgroup is not supported")]
-    SystemdCgroup,
     #[error("invalid log-format: {0}")]
     LogFormat(String),
     #[error("unknown signal {0:?}")]

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use runtime_core::children::Child;
-use runtime_core::container::{Container, CreateOptions, Started, Stdio};
+use runtime_core::container::{Bus, CgroupDriver, Container, CreateOptions, Started, Stdio};
 
 use crate::bundle::Bundle;
 use crate::checkpoint::absolute;
@@ -70,9 +70,6 @@ impl New {
     }
 
     pub(crate) fn options(self, context: &Context, bundle: Bundle, stdio: Stdio) -> Result<CreateOptions, Error> {
-        if context.systemd_cgroup {
-            return Err(Error::SystemdCgroup);
-        }
         let Bundle { path, mut spec } = bundle;
         let passed = descriptors::of_init(self.preserve_fds)?;
         if let Some(mut process) = spec.process().clone().filter(|_| !passed.env.is_empty()) {
@@ -87,6 +84,9 @@ impl New {
         options.preserve_fds = passed.fds;
         options.notify_socket = Host::given().is_some();
         options.rootless_cgroup = context.rootless_cgroup()?;
+        if context.systemd_cgroup {
+            options.cgroup_driver = CgroupDriver::Systemd(Bus::System);
+        }
         Ok(options)
     }
 }

@@ -14,10 +14,10 @@ use super::{Dir, Error, file};
 
 /// What a rule list comes to.
 #[derive(Debug, PartialEq)]
-struct Policy {
-    allow_all: bool,
+pub(super) struct Policy {
+    pub(super) allow_all: bool,
     /// Allowed when `allow_all` is false, denied when it is true.
-    exceptions: Vec<Rule>,
+    pub(super) exceptions: Vec<Rule>,
 }
 
 pub(super) fn set(dir: &Dir, rules: &[Rule], change: Change) -> Result<(), Error> {
@@ -32,7 +32,7 @@ pub(super) fn set(dir: &Dir, rules: &[Rule], change: Change) -> Result<(), Error
 }
 
 /// Plays the list through, as the kernel would. An exception of a broader exception has no place in the kernel's list.
-fn policy(rules: &[Rule]) -> Result<Policy, Error> {
+pub(super) fn policy(rules: &[Rule]) -> Result<Policy, Error> {
     let mut policy = Policy { allow_all: false, exceptions: Vec::new() };
     for rule in rules {
         if rule.kind == Kind::All {

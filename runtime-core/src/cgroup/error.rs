@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::SystemdError;
 use crate::{ErrorKind, Pid};
 
 /// An operation on a container's cgroup failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// Says enough by itself.
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
     #[error("no cgroup filesystem is mounted (read {path})")]
     NotMounted { path: PathBuf },
     #[error("read {path}")]
@@ -160,6 +164,7 @@ pub enum Error {
 impl Error {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
+            Self::Systemd(err) => err.kind(),
             Self::NotMounted { .. }
             | Self::NotPermitted { .. }
             | Self::NoLimit { .. }

@@ -112,6 +112,13 @@ pub(super) fn unified_of(pid: Pid) -> Result<Option<PathBuf>, Error> {
     Ok(found.unified.map(|unified| unified.own))
 }
 
+/// The directories of a process in all hierarchies, as our own mounts show them.
+pub(super) fn directories_of(pid: Pid) -> Result<Vec<PathBuf>, Error> {
+    let cgroup = PathBuf::from(format!("/proc/{pid}/cgroup"));
+    let found = Hierarchies::discover(Path::new("/proc/self/mountinfo"), &cgroup)?;
+    Ok(found.v1.into_iter().chain(found.unified).map(|hierarchy| hierarchy.own).collect())
+}
+
 /// Appends `path` without ever leaving `base`: `..` in it goes at most back to `base`, as in runc's CleanPath.
 fn join_below(base: &Path, path: &Path) -> PathBuf {
     let mut parts = Vec::new();

@@ -9,6 +9,7 @@ use cgroups_rs::fs::pid::PidController;
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
+use super::limits_v2::refuse_usage;
 use super::{Dir, Error, file};
 
 pub(super) fn apply(dirs: &[Dir], resources: &LinuxResources) -> Result<(), Error> {
@@ -117,12 +118,7 @@ fn apply_memory_and_swap(dirs: Dirs<'_>, memory: &LinuxMemory) -> Result<(), Err
         }
         swap = None;
     }
-    if let Some(value) = bytes.filter(|value| *value > 0 && memory.check_before_update() == Some(true)) {
-        let usage = file::read_u64(&dir.path.join("memory.usage_in_bytes"))?.unwrap_or(0);
-        if value.cast_unsigned() <= usage {
-            return Err(Error::MemoryBelowUsage { limit: value, usage, path: dir.path.clone() });
-        }
-    }
+    refuse_usage(dir, "memory.usage_in_bytes", memory)?;
     let controller = memory_controller(dir);
     let set_bytes = || match bytes {
         Some(value) => controller.set_limit(value).map_err(limit(dir, "memory limit", value)),

@@ -104,12 +104,7 @@ fn max(value: i64) -> String {
 
 fn apply_memory(group: &Group<'_>, memory: &LinuxMemory) -> Result<(), Error> {
     let bytes = memory.limit().filter(|value| *value != 0);
-    if let Some(value) = bytes.filter(|value| *value > 0 && memory.check_before_update() == Some(true)) {
-        let usage = file::read_u64(&group.dir.path.join("memory.current"))?.unwrap_or(0);
-        if value.cast_unsigned() <= usage {
-            return Err(Error::MemoryBelowUsage { limit: value, usage, path: group.dir.path.clone() });
-        }
-    }
+    refuse_usage(group.dir, "memory.current", memory)?;
     // Before the limit, as runc: with it first, a lowered limit would push pages into the swap that is about to be shut.
     apply_swap(group, memory.swap().filter(|value| *value != 0), bytes)?;
     if let Some(value) = bytes {
@@ -125,6 +120,17 @@ fn apply_memory(group: &Group<'_>, memory: &LinuxMemory) -> Result<(), Error> {
         tracing::warn!("swappiness and disableOOMKiller have no place in cgroup v2 and are ignored");
     }
     Ok(())
+}
+
+/// A limit below what `file` says is used, where the spec wants that refused.
+pub(super) fn refuse_usage(dir: &Dir, file: &str, memory: &LinuxMemory) -> Result<(), Error> {
+    let limit = memory.limit().filter(|limit| *limit > 0 && memory.check_before_update() == Some(true));
+    let Some(limit) = limit else { return Ok(()) };
+    let usage = file::read_u64(&dir.path.join(file))?.unwrap_or(0);
+    if limit.cast_unsigned() > usage {
+        return Ok(());
+    }
+    Err(Error::MemoryBelowUsage { limit, usage, path: dir.path.clone() })
 }
 
 /// v1 limits memory and swap together, v2 swap alone.
@@ -217,7 +223,7 @@ const DEFAULT_WEIGHT: u64 = 100;
 /// runc's conversion since 1.4, and crun's: 2 to 1, 1024 (the default) to 100 (the default), 262144 to 10000, between them
 /// a parabola on the logarithms. The older one is linear and makes 39 of 1024, so that a container with the default
 /// shares gets less than half of what anything else on the host has.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(super) fn weight_of_shares(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,
@@ -232,13 +238,14 @@ fn weight_of_shares(shares: u64) -> u64 {
     }
 }
 
+/// The spec's range is 10 to 1000, as that of v1 and of BFQ; `io.weight` has 1 to 10000.
+pub(super) fn io_weight(weight: u16) -> u32 {
+    1 + (u32::from(weight).saturating_sub(10)) * 9999 / 990
+}
+
 fn apply_io(group: &Group<'_>, block_io: &LinuxBlockIo) -> Result<(), Error> {
     let bfq = group.dir.path.join("io.bfq.weight").exists();
-    // BFQ's range is v1's (10 to 1000); io.weight has 1 to 10000.
-    let convert = |weight: u16| match bfq {
-        true => u32::from(weight),
-        false => 1 + (u32::from(weight).saturating_sub(10)) * 9999 / 990,
-    };
+    let convert = |weight: u16| if bfq { u32::from(weight) } else { io_weight(weight) };
     let name = if bfq { "io.bfq.weight" } else { "io.weight" };
     if let Some(weight) = block_io.weight().filter(|weight| *weight != 0) {
         group.set("io", "blkio weight", weight, name, &convert(weight).to_string(), false)?;

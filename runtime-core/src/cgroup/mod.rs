@@ -5,6 +5,7 @@
 //! - `rootless`: for whoever may not make them all.
 //! - `limits_v1`, `limits_v2`, `devices` (with `devices_v1`, `devices_v2`): the spec's resources.
 //! - `freezer`, `kill`, `oom`, [`stats`] (with `stats_v1`, `stats_v2`).
+//! - `systemd`, and `unit`, which is what of it concerns the directories: the other driver, by which systemd makes them.
 //!
 //! A **hybrid** host has v1 controllers and a unified tree beside them. The container is in both; limits, devices and the
 //! freezer are v1's, as with runc, and `cgroup.kill` is the unified tree's.
@@ -39,6 +40,8 @@ pub mod stats;
 mod stats_v1;
 mod stats_v2;
 mod sub;
+mod systemd;
+mod unit;
 mod v1;
 mod v2;
 
@@ -58,12 +61,18 @@ pub use error::Error;
 pub use oom::OomWatch;
 pub use stats::Stats;
 pub use sub::SubCgroup;
+pub(crate) use systemd::{ANNOTATION_PREFIX, Placeholder};
+pub use systemd::{Bus, Error as SystemdError};
+pub use unit::CgroupDriver;
 
 /// Where a container's cgroup is, in every hierarchy. Cheap to make and to store; holds no descriptors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cgroup {
     v1: Vec<Dir>,
     unified: Option<Dir>,
+    /// The unit of systemd's whose cgroup it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<systemd::Unit>,
 }
 
 /// The container's directory in one hierarchy.
@@ -92,14 +101,14 @@ pub enum View {
 impl Cgroup {
     /// `cgroups_path` is the spec's: absolute from the hierarchy's root, relative below the caller's own cgroup (on v2
     /// beside it, as runc does, for our own cgroup has processes and cannot hand out controllers), or, when it is `None`,
-    /// the container's id in the place of a relative path. `slice:prefix:name`, which is for the systemd driver, is a
-    /// path like any other. Changes nothing.
+    /// the container's id in the place of a relative path. `slice:prefix:name`, which is for the systemd driver
+    /// ([`CgroupDriver`]), is a path like any other. Changes nothing.
     ///
     /// # Errors
     /// [`Error::NotMounted`], or the files of /proc cannot be read.
     pub fn new(id: &ContainerId, cgroups_path: Option<&Path>) -> Result<Self, Error> {
         let (v1, unified) = Hierarchies::of_self()?.resolve(id, cgroups_path);
-        Ok(Self { v1, unified })
+        Ok(Self { v1, unified, unit: None })
     }
 
     /// Makes the directories and applies the limits and the device rules. Removes what it made when it fails, parents
@@ -157,6 +166,16 @@ impl Cgroup {
         }
     }
 
+    /// Here too, for systemd knows no such check: it would have the container killed.
+    fn refuse_usage(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let Some(memory) = resources.memory() else { return Ok(()) };
+        match (&self.unified, self.controller("memory")) {
+            (Some(dir), _) if self.is_v2() => limits_v2::refuse_usage(dir, "memory.current", memory),
+            (_, Some(dir)) => limits_v2::refuse_usage(dir, "memory.usage_in_bytes", memory),
+            _ => Ok(()),
+        }
+    }
+
     fn set_devices(
         &self,
         rules: &[oci_spec::runtime::LinuxDeviceCgroup],
@@ -209,6 +228,10 @@ impl Cgroup {
     /// any in it.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
         self.need("an update")?;
+        if let Some(unit) = &self.unit {
+            self.refuse_usage(resources)?;
+            self.set_unit(unit, resources)?;
+        }
         self.limit(resources)?;
         match resources.devices() {
             Some(rules) => self.set_devices(rules, devices::Change::Update),
@@ -313,11 +336,11 @@ impl Cgroup {
     }
 
     /// Removes the container's directories and what is below them, children first; retries EBUSY until the deadline. It
-    /// is no error if they are gone. Parents stay, those that `create` made too ("/default"), as with runc: another
+    /// is no error if they are gone. systemd's unit is stopped first. Parents stay, those that `create` made too ("/default"), as with runc: another
     /// container may be about to use them.
     pub fn remove(&self, deadline: Duration) -> Result<(), Error> {
         let until = Instant::now() + deadline;
-        let mut first = Ok(());
+        let mut first = self.unit.as_ref().map_or(Ok(()), |unit| self.stop_unit(unit, until));
         // The rest is removed even if one fails.
         for dir in self.dirs() {
             let removed = directory::remove(&dir.path, until);

@@ -60,7 +60,7 @@ impl Cgroup {
 
     /// Of a container that has no cgroup of its own, and so is in its creator's.
     pub fn none() -> Self {
-        Self { v1: Vec::new(), unified: None }
+        Self { v1: Vec::new(), unified: None, unit: None }
     }
 
     pub fn is_none(&self) -> bool {

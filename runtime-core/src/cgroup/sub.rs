@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_sub_cgroup_is_below_in_the_hierarchies_that_are_meant() {
-        let cgroup = Cgroup { v1: vec![dir(&["cpu", "cpuacct"]), dir(&["pids"])], unified: Some(dir(&[])) };
+        let cgroup = Cgroup { v1: vec![dir(&["cpu", "cpuacct"]), dir(&["pids"])], unified: Some(dir(&[])), unit: None };
         let all = below(&cgroup, None, "/a/./b").unwrap();
         assert!(all.dirs().all(|dir| dir.path == Path::new("/sys/fs/cgroup/c/a/b")), "{all:?}");
         let cpu = below(&cgroup, Some("cpuacct"), "a").unwrap();

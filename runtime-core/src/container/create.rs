@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::ops::Deref;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::{Hook, Linux, LinuxNamespaceType, Process as ProcessSpec, Spec};
@@ -12,7 +12,7 @@ use super::launch::{self, Launch, LentOrders};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State, hooks};
 use super::{Container, CreateOptions, StartBy, Started, Stdio, notify, process};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, CgroupDriver, Placeholder};
 use crate::error::{InitError, InitErrorKind, RootfsError, SeccompError};
 use crate::fault::{self, Point};
 use crate::hooks::HookState;
@@ -68,9 +68,11 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
 fn resolve_cgroup(options: &CreateOptions) -> Result<Cgroup> {
     let linux = options.spec.linux().as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup = match options.rootless_cgroup {
-        true => Cgroup::permitted(&options.id, path, linux.and_then(|linux| linux.resources().as_ref())),
-        false => Cgroup::new(&options.id, path),
+    let cgroup = match (options.rootless_cgroup, options.cgroup_driver) {
+        (true, CgroupDriver::Cgroupfs) => {
+            Cgroup::permitted(&options.id, path, linux.and_then(|linux| linux.resources().as_ref()))
+        }
+        (_, driver) => Cgroup::of_spec(&options.id, &options.spec, driver),
     };
     let cgroup = cgroup.map_err(|err| Error::Cgroup { id: options.id.clone(), err })?;
     let has_pid = |linux: &Linux| {
@@ -103,25 +105,51 @@ pub(super) struct NewCgroup<'a> {
     id: &'a ContainerId,
     cgroup: &'a Cgroup,
     made: AtomicBool,
+    /// In a unit of systemd's, until the container's own process is.
+    placeholder: Mutex<Option<Placeholder>>,
 }
 
 impl<'a> NewCgroup<'a> {
     pub(super) fn new(id: &'a ContainerId, cgroup: &'a Cgroup) -> Self {
-        Self { id, cgroup, made: AtomicBool::new(false) }
+        Self { id, cgroup, made: AtomicBool::new(false), placeholder: Mutex::default() }
     }
 
-    /// Leaves nothing behind when it fails.
+    /// Leaves nothing behind when it fails, or what [`Self::undo`] takes away.
     pub(super) fn create(&self, spec: &Spec) -> Result<()> {
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        self.cgroup.create(resources).map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
+        let failed = |err| Error::Cgroup { id: self.id.clone(), err };
+        let Some(unit) = self.cgroup.unit() else {
+            self.cgroup.create(resources).map_err(failed)?;
+            self.made.store(true, Ordering::Relaxed);
+            return Ok(());
+        };
+        let first = Placeholder::start(unit).map_err(|err| failed(err.into()))?;
+        fault::after(self.id, Point::Placeholder)?;
+        self.cgroup.start_unit(unit, &first, resources, spec.annotations().as_ref()).map_err(failed)?;
         self.made.store(true, Ordering::Relaxed);
-        Ok(())
+        // From here on it goes when this is undone.
+        let mut place = self.placeholder();
+        let first = place.insert(first);
+        fault::after(self.id, Point::Unit)?;
+        self.cgroup.fill_unit(first, resources).map_err(failed)
+    }
+
+    /// The container's own process is in it by now.
+    pub(super) fn occupied(&self) -> Result<()> {
+        let Some(first) = self.placeholder().take() else { return Ok(()) };
+        self.cgroup.give_up_place(first).map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
+        fault::after(self.id, Point::Place)
+    }
+
+    fn placeholder(&self) -> std::sync::MutexGuard<'_, Option<Placeholder>> {
+        self.placeholder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn undo(&self, undo: impl FnOnce(&Cgroup) -> Result<(), crate::cgroup::Error>) -> Result<()> {
         if !self.made.load(Ordering::Relaxed) {
             return Ok(());
         }
+        drop(self.placeholder().take());
         undo(self.cgroup).map_err(|err| Error::Cgroup { id: self.id.clone(), err })
     }
 }
@@ -233,6 +261,7 @@ fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>)
         fault: fault::for_init(),
     };
     let launched = launch.run(&options.stdio, &mut orders)?;
+    cgroup.occupied()?;
     let pid = launched.pid()?;
     // While the init works.
     let start_time = state::start_time(pid).map_err(|err| Error::System {

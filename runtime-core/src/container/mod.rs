@@ -47,7 +47,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources, Process as ProcessSpec, Spec};
 
-pub use crate::cgroup::SubCgroup;
+pub use crate::cgroup::{Bus, CgroupDriver, SubCgroup};
 use crate::cgroup::{Details, OomWatch, Stats};
 use crate::children::Child;
 use crate::init::channel::Channel;
@@ -94,6 +94,7 @@ pub struct CreateOptions {
     /// A container whose spec names no cgroup and asks for no limits may do without a cgroup where this process may
     /// make none. As a rule if it is unprivileged.
     pub rootless_cgroup: bool,
+    pub cgroup_driver: CgroupDriver,
 }
 
 impl CreateOptions {
@@ -112,6 +113,7 @@ impl CreateOptions {
             preserve_fds: Vec::new(),
             notify_socket: false,
             rootless_cgroup: crate::caller::is_unprivileged(),
+            cgroup_driver: CgroupDriver::default(),
         }
     }
 }

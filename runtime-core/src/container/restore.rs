@@ -65,8 +65,8 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
 
     let process = create.spec.process().as_ref().ok_or(spec::Error::Missing { field: "process" })?;
     let namespaces = Namespaces::new(id, &create.spec)?;
-    let cgroups_path = create.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup = Cgroup::new(id, cgroups_path).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
+    let cgroup =
+        Cgroup::of_spec(id, &create.spec, create.cgroup_driver).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
     let files = manifest.as_ref().map(|manifest| manifest.stdio_files.as_slice()).unwrap_or_default();
     let descriptors = images.descriptors.as_deref().unwrap_or_default();
     let stdio = stdio::settle(descriptors, files, &create.stdio).map_err(failed(id))?;
@@ -163,7 +163,7 @@ impl Restore<'_> {
             console: None,
         };
         let restored = self.run_criu(&mut arriving);
-        let result = restored.and_then(|pid| arriving.finish(pid));
+        let result = restored.and_then(|pid| arriving.finish(pid)).and_then(|()| self.cgroup.occupied());
         let (state, child, console) = match result {
             Ok(()) => arriving.into_parts(self.id)?,
             Err(err) => {

@@ -1,8 +1,9 @@
-//! A process that does one thing when this one dies.
+//! Processes that live no longer than this one: one that does something when this one dies, and one that does nothing.
 //!
-//! It is a fork of a process that may have threads, and executes nothing: it makes system calls alone, as
+//! They are forks of a process that may have threads, and execute nothing: they make system calls alone, as
 //! [`super::clone`] tells.
 
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
@@ -27,6 +28,20 @@ pub(crate) struct Orders<'a> {
 /// # Errors
 /// clone3(2)'s; there is no guard then.
 pub(crate) fn spawn(orders: &Orders<'_>) -> Result<(i32, OwnedFd), Errno> {
+    fork(|| guard(orders))
+}
+
+/// Starts a process that sleeps until `lifeline` is at its end; as [`spawn`].
+pub(crate) fn spawn_placeholder(lifeline: BorrowedFd<'_>) -> Result<(i32, OwnedFd), Errno> {
+    let lifeline = lifeline.as_raw_fd();
+    fork(|| {
+        settle(c"rtc-placeholder", [lifeline; 3]);
+        told(lifeline);
+    })
+}
+
+/// `child` keeps to system calls.
+fn fork(child: impl FnOnce()) -> Result<(i32, OwnedFd), Errno> {
     let mut pidfd: RawFd = -1;
     let args = CloneArgs {
         flags: libc::CLONE_PIDFD as u64,
@@ -34,40 +49,53 @@ pub(crate) fn spawn(orders: &Orders<'_>) -> Result<(i32, OwnedFd), Errno> {
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
-    // Until the guard has reset them: a handler of the caller's must not run in it.
+    // Until the child has reset them: a handler of the caller's must not run in it.
     let _signals = BlockedSignals::new();
     match clone3(&args)? {
-        0 => guard(orders),
+        0 => {
+            child();
+            // SAFETY: ends this process, which has run nothing of its parent's that would have to be ended well.
+            unsafe { libc::_exit(0) }
+        }
         // SAFETY: the kernel has just made it, for nobody else.
         pid => Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
     }
 }
 
-fn guard(orders: &Orders<'_>) -> ! {
-    let [lifeline, after, file] = [orders.lifeline, orders.after, orders.file].map(|fd| fd.as_raw_fd());
-    // Of a terminal's signals, and of those to the caller's group.
+/// Out of reach of a terminal's signals, and of those to the caller's group; with these descriptors alone.
+fn settle(name: &CStr, [one, two, three]: [RawFd; 3]) {
     // SAFETY: changes this process alone; the name is a string.
     unsafe {
         libc::setsid();
-        libc::prctl(libc::PR_SET_NAME, c"rtc-guard".as_ptr());
+        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
     }
     reset_signals();
-    keep_only(lifeline, after, file);
+    keep_only(one, two, three);
+}
+
+/// Whether a byte comes before the end.
+fn told(lifeline: RawFd) -> bool {
+    let mut byte = 0u8;
+    loop {
+        // SAFETY: reads into a local.
+        let count = unsafe { libc::read(lifeline, (&raw mut byte).cast(), 1) };
+        if count >= 0 || super::process::errno() != Errno::INTR {
+            return count == 1;
+        }
+    }
+}
+
+fn guard(orders: &Orders<'_>) {
+    let [lifeline, after, file] = [orders.lifeline, orders.after, orders.file].map(|fd| fd.as_raw_fd());
+    settle(c"rtc-guard", [lifeline, after, file]);
+    let told = told(lifeline);
     // SAFETY: each call gets descriptors of this process, and buffers that outlive it.
     unsafe {
-        let mut byte = 0u8;
-        let told = loop {
-            let count = libc::read(lifeline, (&raw mut byte).cast(), 1);
-            if count >= 0 || super::process::errno() != Errno::INTR {
-                break count == 1;
-            }
-        };
         if !told {
             let mut exited = libc::pollfd { fd: after, events: libc::POLLIN, revents: 0 };
             while libc::poll(&raw mut exited, 1, -1) < 0 && super::process::errno() == Errno::INTR {}
             libc::write(file, orders.text.as_ptr().cast(), orders.text.len());
         }
-        libc::_exit(0)
     }
 }
 

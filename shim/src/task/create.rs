@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use containerd_shim_protos::types::mount::Mount;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use runtime_core::ContainerId;
-use runtime_core::container::{Container, CreateOptions, Started, Stdio};
+use runtime_core::container::{Bus, CgroupDriver, Container, CreateOptions, Started, Stdio};
 use tokio::sync::watch;
 
 use super::{Context, Running, Task, blocking};
@@ -40,7 +40,7 @@ pub(crate) struct Create {
 /// Nothing is left of it then: no process, mount, cgroup or file.
 pub(crate) async fn create(request: Create, context: Context) -> Result<Arc<Task>> {
     let Create { id, bundle, rootfs, stdio, checkpoint, options } = request;
-    refuse_unsupported(&id, &options)?;
+    warn_of_ignored(&options);
     let spec = prepare(&id, &bundle, &rootfs, &options, &context).await?;
     let parts = Parts { id, bundle, stdio, checkpoint, options, context };
 
@@ -67,14 +67,10 @@ pub(crate) async fn create(request: Create, context: Context) -> Result<Arc<Task
     }
 }
 
-fn refuse_unsupported(id: &ContainerId, options: &Options) -> Result<()> {
-    if options.systemd_cgroup {
-        return Err(Error::SystemdCgroup { id: id.to_string() });
-    }
+fn warn_of_ignored(options: &Options) {
     if !options.binary_name.is_empty() {
         tracing::warn!(binary = options.binary_name, "rtc executes no runtime binary, the option is ignored");
     }
-    Ok(())
 }
 
 /// Reads the spec and mounts the rootfs.
@@ -152,6 +148,10 @@ impl Task {
         CreateOptions {
             no_pivot_root: self.options.no_pivot_root,
             no_new_keyring: self.options.no_new_keyring,
+            cgroup_driver: match self.options.systemd_cgroup {
+                true => CgroupDriver::Systemd(Bus::System),
+                false => CgroupDriver::Cgroupfs,
+            },
             ..CreateOptions::new(
                 self.id.clone(),
                 self.options.state_root(&self.context.namespace),

@@ -1,0 +1,291 @@
+//! A connection to systemd.
+//!
+//! ```text
+//!   us                                            systemd, or the bus
+//!   \0 AUTH EXTERNAL (our uid in hex) ----------->
+//!                                     <----------- OK
+//!   BEGIN, then messages              ----------->
+//!   Hello, AddMatch, Subscribe        ----------->  on the bus alone
+//! ```
+//! **Which socket.** Root speaks to systemd itself, at `/run/systemd/private`, as systemctl does: no bus is in between that
+//! could be absent, restarted or full, systemd sends its signals there without being asked to, and nothing has to be said
+//! before the first call. runc and crun go over the bus, which costs three more round trips; we do so where there is no
+//! private socket, as in a container that was given the host's bus.
+//!
+//! **Which library.** zvariant marshals, which is the larger and more delicate part; it is here already, by way of
+//! cgroups-rs. The rest of its zbus starts threads and an executor for what is one call at a time here, and knows no
+//! deadlines. rustbus has both, but is at rest since 2023 and brings older copies of crates that we have.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zvariant::Type;
+
+use super::Error;
+use super::message::{self, HEAD, Kind, Message, Target};
+
+/// For each answer of systemd.
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+
+const BUS: Target =
+    Target { destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
+
+/// What the bus is to pass on to us.
+const MATCH: &str = "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',\
+                     interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
+
+/// The longest line of the handshake.
+const LINE: usize = 512;
+
+/// Which systemd makes the units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Bus {
+    /// The host's own.
+    System,
+}
+
+impl Bus {
+    /// Where it listens: first systemd itself, then the bus that it is on.
+    fn sockets(self) -> [PathBuf; 2] {
+        match self {
+            Self::System => ["/run/systemd/private".into(), "/run/dbus/system_bus_socket".into()],
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: UnixStream,
+    address: PathBuf,
+    serial: u32,
+    /// There is a bus between us and systemd.
+    pub(super) by_bus: bool,
+    /// Signals that came while an answer was waited for.
+    signals: Vec<Message>,
+}
+
+impl Connection {
+    pub(super) fn new(bus: Bus) -> Result<Self, Error> {
+        let [own, bus] = bus.sockets();
+        let (stream, address, by_bus) = match open(&own) {
+            Ok(stream) => (stream, own, false),
+            Err(err) if absent(&err) => {
+                let stream = open(&bus).map_err(|err| Error::Connect { address: bus.clone(), err })?;
+                (stream, bus, true)
+            }
+            Err(err) => return Err(Error::Connect { address: own, err }),
+        };
+        let mut connection = Self { stream, address, serial: 0, by_bus, signals: Vec::new() };
+        connection.authenticate()?;
+        if by_bus {
+            let (_name,): (String,) = connection.call(BUS, "Hello", "", &())?;
+            let () = connection.call(BUS, "AddMatch", "", &(MATCH,))?;
+        }
+        Ok(connection)
+    }
+
+    /// Whether the process that listens there has a pid in our pid namespace (unix(7), SO_PEERCRED).
+    pub(super) fn shares_pids(&self) -> Result<bool, Error> {
+        let failed = |err: nix::errno::Errno| Error::Socket {
+            operation: "ask for the peer",
+            address: self.address.clone(),
+            err: err.into(),
+        };
+        Ok(getsockopt(&self.stream, PeerCredentials).map_err(failed)?.pid() != 0)
+    }
+
+    /// The mechanism by which the other side asks the kernel who we are.
+    fn authenticate(&mut self) -> Result<(), Error> {
+        let until = Instant::now() + DEADLINE;
+        let uid: String =
+            rustix::process::geteuid().as_raw().to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
+        self.write(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n") && answer.len() < LINE {
+            let mut byte = [0];
+            self.read(&mut byte, "the handshake", until)?;
+            answer.push(byte[0]);
+        }
+        if !answer.starts_with(b"OK ") {
+            let answer = String::from_utf8_lossy(&answer).trim_end().to_owned();
+            return Err(Error::Refused { address: self.address.clone(), answer });
+        }
+        self.write(b"BEGIN\r\n")
+    }
+
+    /// Calls a method and waits for its answer. `unit` is for the error's words.
+    pub(super) fn call<A, R>(
+        &mut self,
+        target: Target,
+        method: &'static str,
+        unit: &str,
+        arguments: &A,
+    ) -> Result<R, Error>
+    where
+        A: Serialize + Type,
+        R: DeserializeOwned + Type,
+    {
+        self.serial += 1;
+        let serial = self.serial;
+        let bytes = message::call(target, method, serial, arguments)?;
+        self.write(&bytes)?;
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let message = self.receive(method, until)?;
+            match &message.kind {
+                Kind::Return(to) if *to == serial => return message.arguments(method),
+                Kind::Error(to, name) if *to == serial => {
+                    let (unit, name, message) = (unit.to_owned(), name.clone(), message.text());
+                    return Err(Error::Call { operation: method, unit, name, message });
+                }
+                Kind::Signal(_) => self.signals.push(message),
+                // An answer to a call that was given up.
+                Kind::Return(_) | Kind::Error(..) | Kind::Other => {}
+            }
+        }
+    }
+
+    /// The next signal of that name, also one that has come already.
+    pub(super) fn signal(&mut self, name: &'static str, until: Instant) -> Result<Message, Error> {
+        let wanted = |message: &Message| matches!(&message.kind, Kind::Signal(one) if one == name);
+        if let Some(at) = self.signals.iter().position(wanted) {
+            return Ok(self.signals.remove(at));
+        }
+        loop {
+            let message = self.receive(name, until)?;
+            if wanted(&message) {
+                return Ok(message);
+            }
+        }
+    }
+
+    fn receive(&mut self, operation: &'static str, until: Instant) -> Result<Message, Error> {
+        let mut head = [0; HEAD];
+        self.read(&mut head, operation, until)?;
+        let mut bytes = vec![0; Message::length(&head, operation)?];
+        let (start, rest) = bytes.split_at_mut(HEAD);
+        start.copy_from_slice(&head);
+        self.read(rest, operation, until)?;
+        Message::parse(&bytes, operation)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let written = self.stream.write_all(bytes);
+        written.map_err(|err| Error::Socket { operation: "write", address: self.address.clone(), err })
+    }
+
+    /// All of `buffer`, or an error at the deadline.
+    fn read(&mut self, mut buffer: &mut [u8], operation: &'static str, until: Instant) -> Result<(), Error> {
+        let failed = |err| Error::Socket { operation: "read", address: self.address.clone(), err };
+        while !buffer.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Timeout { operation, deadline: DEADLINE });
+            }
+            self.stream.set_read_timeout(Some(left)).map_err(failed)?;
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => buffer = buffer.split_at_mut(count).1,
+                // The last is the timeout's, at which the loop looks again.
+                Err(err) if matches!(err.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                Err(err) => return Err(failed(err)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Nobody is there, or it is not for us: it is private to root.
+fn absent(err: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    matches!(err.kind(), NotFound | ConnectionRefused | PermissionDenied)
+}
+
+fn open(path: &Path) -> io::Result<UnixStream> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Also for connect(2), which waits while the other side has too many that it has not accepted yet (unix(7)).
+    set_socket_timeout(&socket, Timeout::Send, Some(DEADLINE))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufRead;
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    /// A connection to a peer of the test's own.
+    fn connected(peer: impl FnOnce(UnixStream) + Send + 'static) -> (Connection, thread::JoinHandle<()>) {
+        let (stream, theirs) = UnixStream::pair().unwrap();
+        let peer = thread::spawn(move || peer(theirs));
+        let address = PathBuf::from("test");
+        (Connection { stream, address, serial: 0, by_bus: false, signals: Vec::new() }, peer)
+    }
+
+    #[test]
+    fn the_handshake_names_the_user_in_hex() {
+        let (mut connection, peer) = connected(|stream| {
+            let mut lines = io::BufReader::new(&stream);
+            let mut line = String::new();
+            lines.read_line(&mut line).unwrap();
+            let uid = rustix::process::geteuid().as_raw().to_string();
+            let hex: String = uid.bytes().map(|digit| format!("{digit:02x}")).collect();
+            assert_eq!(line, format!("\0AUTH EXTERNAL {hex}\r\n"));
+            (&stream).write_all(b"OK 0123\r\n").unwrap();
+            line.clear();
+            lines.read_line(&mut line).unwrap();
+            assert_eq!(line, "BEGIN\r\n");
+        });
+        connection.authenticate().unwrap();
+        peer.join().unwrap();
+        let (mut connection, peer) = connected(|stream| {
+            (&stream).write_all(b"REJECTED KERBEROS\r\n").unwrap();
+        });
+        let err = connection.authenticate().unwrap_err();
+        assert!(matches!(&err, Error::Refused { answer, .. } if answer == "REJECTED KERBEROS"), "{err}");
+        peer.join().unwrap();
+    }
+
+    #[test]
+    fn an_answer_has_a_deadline_and_an_end() {
+        let (mut connection, peer) = connected(|mut stream| {
+            stream.read_exact(&mut [0]).unwrap();
+        });
+        let started = Instant::now();
+        let until = started + Duration::from_millis(30);
+        assert!(matches!(connection.receive("test", until), Err(Error::Timeout { .. })));
+        assert!(started.elapsed() >= Duration::from_millis(30));
+        connection.write(&[0]).unwrap();
+        peer.join().unwrap();
+        let err = connection.receive("test", Instant::now() + DEADLINE).unwrap_err();
+        assert!(matches!(err, Error::Socket { operation: "read", .. }), "{err}");
+    }
+
+    #[test]
+    fn a_socket_without_a_listener_is_an_absent_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        assert!(absent(&open(&path).unwrap_err()));
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(absent(&open(&path).unwrap_err()));
+    }
+
+    #[test]
+    fn a_peer_of_our_own_pid_namespace_has_a_pid() {
+        let (connection, peer) = connected(drop);
+        assert!(connection.shares_pids().unwrap());
+        peer.join().unwrap();
+    }
+}

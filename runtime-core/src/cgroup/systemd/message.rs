@@ -1,0 +1,228 @@
+//! The messages of D-Bus, as far as a caller of systemd needs them (D-Bus specification, "Message Protocol").
+//!
+//! ```text
+//!   endianness  type  flags  version   a byte each
+//!   length of the body, serial         u32 each
+//!   fields                             a(yv): which object, which method, an answer to what …
+//!   padding to 8 bytes, body
+//! ```
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zvariant::serialized::{Context, Data};
+use zvariant::{BE, Endian, LE, ObjectPath, Signature, Str, Type, Value, to_bytes};
+
+use super::Error;
+
+/// What is read before the length is known: up to and with the length of the fields.
+pub(super) const HEAD: usize = 16;
+
+/// Ours are some KB, systemd's likewise.
+const LONGEST: usize = 4 << 20;
+
+const CALL: u8 = 1;
+const RETURN: u8 = 2;
+const ERROR: u8 = 3;
+const SIGNAL: u8 = 4;
+
+const PATH: u8 = 1;
+const INTERFACE: u8 = 2;
+const MEMBER: u8 = 3;
+const ERROR_NAME: u8 = 4;
+const REPLY_SERIAL: u8 = 5;
+const DESTINATION: u8 = 6;
+const SIGNATURE: u8 = 8;
+
+type Header<'a> = (u8, u8, u8, u8, u32, u32, Vec<(u8, Value<'a>)>);
+
+/// Whom a call goes to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub(super) destination: &'static str,
+    pub(super) path: &'static str,
+    pub(super) interface: &'static str,
+}
+
+/// A method call with its arguments, a tuple.
+pub(super) fn call<T: Serialize + Type>(
+    target: Target,
+    method: &'static str,
+    serial: u32,
+    arguments: &T,
+) -> Result<Vec<u8>, Error> {
+    let failed = |err| Error::Message { operation: method, err: Box::new(err) };
+    let context = Context::new_dbus(LE, 0);
+    let body = to_bytes(context, arguments).map_err(failed)?;
+    let path = ObjectPath::from_static_str(target.path).map_err(failed)?;
+    let mut fields = vec![
+        (PATH, Value::ObjectPath(path)),
+        (INTERFACE, text(target.interface)),
+        (MEMBER, text(method)),
+        (DESTINATION, text(target.destination)),
+    ];
+    if !body.is_empty() {
+        // Without the tuple's parentheses.
+        let signature = T::SIGNATURE.to_string_no_parens();
+        let signature = Signature::try_from(signature.as_str()).map_err(|err| failed(err.into()))?;
+        fields.push((SIGNATURE, Value::Signature(signature)));
+    }
+    let too_long = |bytes| Error::TooLong { operation: method, bytes };
+    let length = u32::try_from(body.len()).map_err(|_| too_long(body.len()))?;
+    let header: Header<'_> = (b'l', CALL, 0, 1, length, serial, fields);
+    let mut bytes = to_bytes(context, &header).map_err(failed)?.bytes().to_vec();
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes.extend_from_slice(body.bytes());
+    if bytes.len() > LONGEST { Err(too_long(bytes.len())) } else { Ok(bytes) }
+}
+
+fn text(text: &'static str) -> Value<'static> {
+    Value::Str(Str::from_static(text))
+}
+
+/// What came.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) kind: Kind,
+    endian: Endian,
+    body: Vec<u8>,
+    /// Of the body, without parentheses.
+    signature: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// To the call with this serial.
+    Return(u32),
+    /// To the call with this serial: the error's name.
+    Error(u32, String),
+    /// The signal's name.
+    Signal(String),
+    /// Somebody calls us; of which there is no need.
+    Other,
+}
+
+impl Message {
+    /// How long the whole message is whose first [`HEAD`] bytes are these.
+    pub(super) fn length(head: &[u8; HEAD], operation: &'static str) -> Result<usize, Error> {
+        let endian = endian(head[0]);
+        let word = |at: usize| {
+            let bytes = [head[at], head[at + 1], head[at + 2], head[at + 3]];
+            let word = if endian == LE { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) };
+            word as usize
+        };
+        let length = word(12).saturating_add(HEAD).next_multiple_of(8).saturating_add(word(4));
+        if length > LONGEST { Err(Error::TooLong { operation, bytes: length }) } else { Ok(length) }
+    }
+
+    pub(super) fn parse(bytes: &[u8], operation: &'static str) -> Result<Self, Error> {
+        let failed = |err| Error::Message { operation, err: Box::new(err) };
+        let endian = endian(bytes.first().copied().unwrap_or_default());
+        let data = Data::new(bytes, Context::new_dbus(endian, 0));
+        let ((_, kind, _, _, _, _, fields), length): (Header<'_>, usize) = data.deserialize().map_err(failed)?;
+        let body = bytes.get(length.next_multiple_of(8)..).unwrap_or_default().to_vec();
+        let (mut name, mut member, mut serial, mut signature) = (String::new(), String::new(), 0, String::new());
+        for (field, value) in fields {
+            match (field, value) {
+                (ERROR_NAME, Value::Str(value)) => name = value.as_str().to_owned(),
+                (MEMBER, Value::Str(value)) => member = value.as_str().to_owned(),
+                (REPLY_SERIAL, Value::U32(value)) => serial = value,
+                (SIGNATURE, Value::Signature(value)) => signature = value.to_string_no_parens(),
+                _ => {}
+            }
+        }
+        let kind = match kind {
+            RETURN => Kind::Return(serial),
+            ERROR => Kind::Error(serial, name),
+            SIGNAL => Kind::Signal(member),
+            _ => Kind::Other,
+        };
+        Ok(Self { kind, endian, body, signature })
+    }
+
+    /// The arguments, a tuple.
+    pub(super) fn arguments<T: DeserializeOwned + Type>(&self, operation: &'static str) -> Result<T, Error> {
+        let failed = |err| Error::Message { operation, err: Box::new(err) };
+        if self.signature != T::SIGNATURE.to_string_no_parens() {
+            return Err(failed(zvariant::Error::Message(format!("its arguments are {:?}", self.signature))));
+        }
+        let data = Data::new(self.body.as_slice(), Context::new_dbus(self.endian, 0));
+        data.deserialize().map(|(arguments, _)| arguments).map_err(failed)
+    }
+
+    /// What an error says; nothing if it has no words.
+    pub(super) fn text(&self) -> String {
+        let Ok((text,)) = self.arguments::<(String,)>("read an error") else { return String::new() };
+        text
+    }
+}
+
+fn endian(byte: u8) -> Endian {
+    if byte == b'B' { BE } else { LE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: Target = Target { destination: "a.b", path: "/a/b", interface: "a.b.C" };
+
+    #[test]
+    fn a_call_is_the_specifications_bytes() {
+        let bytes = call(TARGET, "Do", 7, &("x", 5_u32)).unwrap();
+        // Endianness, call, no flags, version 1; a body of 12 bytes; serial 7.
+        assert_eq!(bytes[..12], [b'l', 1, 0, 1, 12, 0, 0, 0, 7, 0, 0, 0]);
+        assert_eq!(bytes[bytes.len() - 12..], [1, 0, 0, 0, b'x', 0, 0, 0, 5, 0, 0, 0]);
+        let head: [u8; HEAD] = bytes[..HEAD].try_into().unwrap();
+        assert_eq!(Message::length(&head, "test").unwrap(), bytes.len());
+        let message = Message::parse(&bytes, "test").unwrap();
+        assert_eq!(message.kind, Kind::Other);
+        assert_eq!(message.arguments::<(String, u32)>("test").unwrap(), ("x".to_owned(), 5));
+        assert!(message.arguments::<(String, String)>("test").is_err());
+    }
+
+    #[test]
+    fn a_call_without_arguments_has_no_body() {
+        let bytes = call(TARGET, "Do", 1, &()).unwrap();
+        assert_eq!(bytes[4..8], [0; 4]);
+        assert_eq!(Message::parse(&bytes, "test").unwrap().signature, "");
+    }
+
+    /// A reply as the other endianness writes it.
+    fn reply(kind: u8, fields: Vec<(u8, Value<'_>)>, body: &[u8]) -> Vec<u8> {
+        let header: Header<'_> = (b'B', kind, 0, 1, body.len() as u32, 1, fields);
+        let mut bytes = to_bytes(Context::new_dbus(BE, 0), &header).unwrap().bytes().to_vec();
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    #[test]
+    fn what_comes_is_told_apart() {
+        let signature = || (SIGNATURE, Value::Signature(Signature::try_from("s").unwrap()));
+        let fields = vec![(ERROR_NAME, text("a.b.Err")), (REPLY_SERIAL, Value::U32(9)), signature()];
+        let bytes = reply(ERROR, fields, &[0, 0, 0, 1, b'n', 0]);
+        let head: [u8; HEAD] = bytes[..HEAD].try_into().unwrap();
+        assert_eq!(Message::length(&head, "test").unwrap(), bytes.len());
+        let message = Message::parse(&bytes, "test").unwrap();
+        assert_eq!(message.kind, Kind::Error(9, "a.b.Err".to_owned()));
+        assert_eq!(message.text(), "n");
+        let signal = Message::parse(&reply(SIGNAL, vec![(MEMBER, text("JobRemoved"))], &[]), "test").unwrap();
+        assert_eq!(signal.kind, Kind::Signal("JobRemoved".to_owned()));
+    }
+
+    #[test]
+    fn hostile_bytes_are_errors() {
+        let mut head = [0xff; HEAD];
+        assert!(matches!(Message::length(&head, "test"), Err(Error::TooLong { .. })));
+        head[0] = b'l';
+        assert!(matches!(Message::length(&head, "test"), Err(Error::TooLong { .. })));
+        let bytes = reply(RETURN, vec![(REPLY_SERIAL, Value::U32(9))], &[]);
+        for end in 0..bytes.len() {
+            // Cut anywhere: an error, or what is whole without the cut.
+            if let Ok(message) = Message::parse(&bytes[..end], "test") {
+                assert!(message.body.is_empty(), "{end}");
+            }
+        }
+        assert!(Message::parse(&[0xff; 64], "test").is_err());
+    }
+}

@@ -1,0 +1,179 @@
+//! The systemd cgroup driver: the container's cgroup is a unit of systemd's, a transient scope or slice.
+//!
+//! ```text
+//!   us                                            systemd
+//!   state.json
+//!   a process that holds the place
+//!   StartTransientUnit(its pid,       ----------->  makes the cgroup, writes limits and device rules, moves the process in
+//!     limits, device rules)
+//!                                     <-----------  JobRemoved "done"
+//!   is it where we look for it?
+//!   v1's other hierarchies, all files
+//!   clone3 of the init into the cgroup
+//!   the place is given up
+//!   …
+//!   the cgroup is empty               ----------->  stops a scope by itself
+//!   StopUnit, ResetFailedUnit         ----------->  the unit is gone
+//! ```
+//! All else works on the cgroup's directory, as with the other driver: systemd leaves what is below a delegated unit alone.
+//! Limits are written twice, as properties and then into the files: systemd rounds some values and has no word for others,
+//! and without the properties it would write its own over ours ([`limits`]).
+//!
+//! runc hands over its init, which has to wait outside of its cgroup until then; here nothing of a container is ever in
+//! another cgroup, and nothing has to be moved but a process that does nothing.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `name` | `cgroupsPath` to unit and slice |
+//! | `bus`, `message` | a connection, and what goes over it |
+//! | `manager` | systemd's methods, with their jobs |
+//! | `limits`, `devices`, `annotations` with `gvariant` | properties |
+//! | `placeholder` | the first process |
+
+mod annotations;
+mod bus;
+mod devices;
+mod error;
+mod gvariant;
+mod limits;
+mod manager;
+mod message;
+mod name;
+mod placeholder;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+use serde::{Deserialize, Serialize};
+use zvariant::Value;
+
+use super::devices::Rule;
+use crate::{ContainerId, Pid};
+use manager::{Manager, Property};
+use name::Place;
+
+pub(crate) use annotations::PREFIX as ANNOTATION_PREFIX;
+pub use bus::Bus;
+pub use error::Error;
+pub(crate) use placeholder::Placeholder;
+
+/// A container's unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unit {
+    name: String,
+    slice: String,
+    bus: Bus,
+}
+
+/// What a unit is to be.
+#[derive(Debug)]
+pub(super) struct Settings<'a> {
+    /// Whether the host has cgroup v2 alone.
+    pub(super) v2: bool,
+    pub(super) resources: Option<&'a LinuxResources>,
+    /// `None` leaves them as they are.
+    pub(super) rules: Option<Vec<Rule>>,
+    /// The directory in the unified tree, for what an update leaves out.
+    pub(super) unified: Option<&'a Path>,
+}
+
+impl Unit {
+    /// With the path of its cgroup from the hierarchy's root. Changes nothing, and speaks to nobody.
+    pub(super) fn new(
+        id: &ContainerId,
+        cgroups_path: Option<&Path>,
+        annotations: &HashMap<String, String>,
+        bus: Bus,
+    ) -> Result<(Self, PathBuf), Error> {
+        let cgroups_path = cgroups_path.map(Path::to_string_lossy);
+        let place = Place::new(id, cgroups_path.as_deref())?;
+        let path = place.path()?;
+        // They are made use of later, and found wrong now.
+        annotations::properties(annotations)?;
+        Ok((Self { name: place.unit, slice: place.slice, bus }, path))
+    }
+
+    /// Starts it around a process; the unit is active, or there is none.
+    pub(super) fn start(
+        &self,
+        first: Pid,
+        settings: &Settings<'_>,
+        annotations: &HashMap<String, String>,
+    ) -> Result<(), super::Error> {
+        let mut manager = Manager::connect(self.bus)?;
+        let version = manager.version()?;
+        let mut properties = self.own_properties(first, settings.v2);
+        properties.extend(annotations::properties(annotations)?);
+        properties.extend(settings.properties(version)?);
+        if !self.is_slice() {
+            properties.extend(limits::oom_policy(settings.resources, version));
+        }
+        match manager.start(&self.name, &properties) {
+            Err(err @ (Error::Job { .. } | Error::JobTimeout { .. })) => {
+                if let Err(err) = manager.stop(&self.name) {
+                    tracing::warn!(unit = self.name, %err, "stop a unit that did not start");
+                }
+                Err(err.into())
+            }
+            started => Ok(started?),
+        }
+    }
+
+    fn own_properties(&self, first: Pid, v2: bool) -> Vec<Property> {
+        let own = |name: &str, value: Value<'static>| (name.to_owned(), value);
+        let yes = || Value::Bool(true);
+        let mut properties = vec![own("Description", Value::from(format!("rtc container {}", self.name)))];
+        if self.is_slice() {
+            // Its name says where it is; the process comes in by our own hand, for a slice starts without one.
+            properties.push(own("Wants", Value::from(vec![self.slice.clone()])));
+        } else {
+            properties.push(own("Slice", Value::from(self.slice.clone())));
+            properties.push(own("Delegate", yes()));
+            properties.push(own("PIDs", Value::from(vec![first.as_raw().cast_unsigned()])));
+        }
+        // The controllers of all of them are there then, as with the other driver.
+        let io = if v2 { "IOAccounting" } else { "BlockIOAccounting" };
+        properties.extend(["MemoryAccounting", "CPUAccounting", io, "TasksAccounting"].map(|name| own(name, yes())));
+        // No order at shutdown that the engine has not asked for.
+        properties.push(own("DefaultDependencies", Value::Bool(false)));
+        properties
+    }
+
+    /// Changes limits and device rules; what `settings` does not name stays.
+    pub(super) fn set(&self, settings: &Settings<'_>) -> Result<(), super::Error> {
+        let mut manager = Manager::connect(self.bus)?;
+        let properties = settings.properties(manager.version()?)?;
+        if properties.is_empty() { Ok(()) } else { Ok(manager.set(&self.name, &properties)?) }
+    }
+
+    /// Ends every process that is in it. It is no error if it is gone.
+    pub(super) fn stop(&self) -> Result<(), Error> {
+        Manager::connect(self.bus)?.stop(&self.name)
+    }
+
+    pub(super) fn elsewhere(&self, path: &Path) -> Error {
+        Error::Elsewhere { unit: self.name.clone(), path: path.to_owned() }
+    }
+
+    pub(super) fn is_slice(&self) -> bool {
+        self.name.ends_with(".slice")
+    }
+}
+
+impl Settings<'_> {
+    fn properties(&self, version: u32) -> Result<Vec<Property>, super::Error> {
+        let mut properties = match self.resources {
+            Some(resources) if self.v2 => {
+                let current = self.unified.map(limits::current).transpose()?.unwrap_or_default();
+                limits::Limits::v2(resources, version, current)?
+            }
+            Some(resources) => limits::Limits::v1(resources, version, limits::Current::default())?,
+            None => Vec::new(),
+        };
+        if let Some(rules) = &self.rules {
+            properties.extend(devices::properties(rules, self.v2, version)?);
+        }
+        Ok(properties)
+    }
+}

@@ -1,0 +1,153 @@
+//! A cgroup that systemd makes.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use oci_spec::runtime::{LinuxResources, Spec};
+
+use super::directory::{self, Made};
+use super::hierarchy::{self, Hierarchies};
+use super::systemd::{Bus, Placeholder, Settings, Unit};
+use super::{Cgroup, Error, devices, file, v1, v2};
+use crate::ContainerId;
+
+/// Who makes a container's cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// We do, in the file system.
+    #[default]
+    Cgroupfs,
+    /// systemd does, as the cgroup of a unit; `cgroupsPath` has the form `slice:prefix:name`.
+    Systemd(Bus),
+}
+
+/// How long an update may keep a v1 container frozen.
+const FREEZE: Duration = Duration::from_secs(10);
+
+impl Cgroup {
+    /// As [`Cgroup::new`], by either driver.
+    pub(crate) fn of_spec(id: &ContainerId, spec: &Spec, driver: CgroupDriver) -> Result<Self, Error> {
+        let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+        let CgroupDriver::Systemd(bus) = driver else { return Self::new(id, path) };
+        let none = HashMap::new();
+        let annotations = spec.annotations().as_ref().unwrap_or(&none);
+        let (unit, path) = Unit::new(id, path, annotations, bus)?;
+        let (v1, unified) = Hierarchies::of_self()?.resolve(id, Some(&path));
+        Ok(Self { v1, unified, unit: Some(unit) })
+    }
+
+    pub(crate) fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
+    }
+
+    /// Starts the unit with `first` in it. There is none when it fails.
+    pub(crate) fn start_unit(
+        &self,
+        unit: &Unit,
+        first: &Placeholder,
+        resources: Option<&LinuxResources>,
+        annotations: Option<&HashMap<String, String>>,
+    ) -> Result<(), Error> {
+        let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+        let rules = Some(devices::rules(rules)?);
+        let settings = Settings { v2: self.is_v2(), resources, rules, unified: None };
+        unit.start(first.pid(), &settings, annotations.unwrap_or(&HashMap::new()))?;
+        match self.is_placed(unit, first) {
+            Ok(true) => Ok(()),
+            other => {
+                if let Err(err) = unit.stop() {
+                    tracing::warn!(%err, "stop a unit that is elsewhere");
+                }
+                other?;
+                Err(unit.elsewhere(self.main_dir().map_or(Path::new(""), |dir| &dir.path)).into())
+            }
+        }
+    }
+
+    /// Whether systemd sees the hierarchies as we do, and has put the unit there.
+    fn is_placed(&self, unit: &Unit, first: &Placeholder) -> Result<bool, Error> {
+        if unit.is_slice() {
+            return Ok(self.dirs().any(|dir| dir.path.exists()));
+        }
+        let found = hierarchy::directories_of(first.pid())?;
+        Ok(self.dirs().any(|dir| found.contains(&dir.path)))
+    }
+
+    /// What systemd has no hand in: the other hierarchies of v1, and all that it has no property for. The unit is the
+    /// caller's to stop if it fails.
+    pub(crate) fn fill_unit(&self, first: &Placeholder, resources: Option<&LinuxResources>) -> Result<(), Error> {
+        // What it makes goes with the unit.
+        let mut made = Made::default();
+        for dir in &self.v1 {
+            v1::make(dir, &mut made)?;
+        }
+        if let Some(dir) = &self.unified {
+            v2::make(dir, self.is_v2(), &mut made)?;
+        }
+        for dir in self.dirs() {
+            let processes = directory::pids(&dir.path)?.into_iter().filter(|pid| *pid != first.pid()).count();
+            if processes > 0 {
+                return Err(Error::InUse { path: dir.path.clone(), processes });
+            }
+        }
+        match self.freezer() {
+            Some(freezer) if freezer.holds()? => return Err(Error::Frozen { path: freezer.path().to_owned() }),
+            _ => {}
+        }
+        self.apply(resources)?;
+        self.change_tasks_max(1)
+    }
+
+    /// The container's own process is in the cgroup now.
+    pub(crate) fn give_up_place(&self, first: Placeholder) -> Result<(), Error> {
+        drop(first);
+        self.change_tasks_max(-1)
+    }
+
+    /// The placeholder is a task too, and the limit is not to be one less for it.
+    fn change_tasks_max(&self, by: i64) -> Result<(), Error> {
+        let dir = self.controller("pids").or(self.unified.as_ref().filter(|_| self.is_v2()));
+        let Some(path) = dir.map(|dir| dir.path.join("pids.max")) else { return Ok(()) };
+        // "max" is none.
+        let limit = file::read(&path)?.and_then(|text| text.trim().parse::<i64>().ok());
+        limit.map_or(Ok(()), |limit| file::write(&path, &limit.saturating_add(by).to_string()))
+    }
+
+    /// Before the files: systemd writes its own values into them when a property changes.
+    pub(super) fn set_unit(&self, unit: &Unit, resources: &LinuxResources) -> Result<(), Error> {
+        let rules = resources.devices().as_deref().map(devices::rules).transpose()?;
+        let unified = self.unified.as_ref().map(|dir| dir.path.as_path());
+        let settings = Settings { v2: self.is_v2(), resources: Some(resources), rules, unified };
+        if self.is_v2() || self.frozen()? {
+            return unit.set(&settings);
+        }
+        // On v1 systemd denies all devices and then allows those of its list, whatever has changed: nothing may run
+        // meanwhile. Without a freezer there is no other way.
+        let Some(freezer) = self.freezer() else { return unit.set(&settings) };
+        freezer.freeze(Instant::now(), FREEZE)?;
+        let set = unit.set(&settings);
+        set.and(freezer.thaw(Instant::now(), FREEZE))
+    }
+
+    /// systemd would end what is still in it, which may be another container's by now: so it is waited for as for a
+    /// directory that is to be removed.
+    pub(super) fn stop_unit(&self, unit: &Unit, until: Instant) -> Result<(), Error> {
+        let mut pause = Duration::from_micros(500);
+        loop {
+            let processes = self.pids()?.len();
+            if processes == 0 {
+                return Ok(unit.stop()?);
+            }
+            let now = Instant::now();
+            if now >= until {
+                let path = self.main_dir().map(|dir| dir.path.clone()).unwrap_or_default();
+                return Err(Error::Remove { path, processes, err: Errno::EBUSY });
+            }
+            thread::sleep(pause.min(until - now));
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
