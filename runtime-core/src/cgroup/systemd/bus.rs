@@ -93,6 +93,11 @@ impl Connection {
         Ok(connection)
     }
 
+    #[cfg(test)]
+    pub(super) fn of_stream(stream: UnixStream) -> Self {
+        Self { stream, address: PathBuf::from("test"), serial: 0, by_bus: false, signals: Vec::new() }
+    }
+
     /// Whether the process that listens there has a pid in our pid namespace (unix(7), SO_PEERCRED).
     pub(super) fn shares_pids(&self) -> Result<bool, Error> {
         let failed = |err: nix::errno::Errno| Error::Socket {
@@ -230,8 +235,7 @@ mod tests {
     fn connected(peer: impl FnOnce(UnixStream) + Send + 'static) -> (Connection, thread::JoinHandle<()>) {
         let (stream, theirs) = UnixStream::pair().unwrap();
         let peer = thread::spawn(move || peer(theirs));
-        let address = PathBuf::from("test");
-        (Connection { stream, address, serial: 0, by_bus: false, signals: Vec::new() }, peer)
+        (Connection::of_stream(stream), peer)
     }
 
     #[test]

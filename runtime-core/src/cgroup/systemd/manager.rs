@@ -125,7 +125,114 @@ fn parse_version(text: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::thread::{self, JoinHandle};
+
+    use super::super::message::peer::{answer, read_call, refusal, signal};
     use super::*;
+
+    const UNIT: &str = "x.scope";
+
+    type Say = fn(u32) -> Vec<u8>;
+
+    /// A manager, and a systemd that expects these calls and says that to each.
+    fn manager(script: Vec<(&'static str, Vec<Say>)>) -> (Manager, JoinHandle<()>) {
+        let (stream, mut theirs) = UnixStream::pair().unwrap();
+        let peer = thread::spawn(move || {
+            for (expected, says) in script {
+                let (serial, method) = read_call(&theirs);
+                assert_eq!(method, expected);
+                for say in says {
+                    theirs.write_all(&say(serial)).unwrap();
+                }
+            }
+        });
+        (Manager { connection: Connection::of_stream(stream) }, peer)
+    }
+
+    fn path(path: &str) -> OwnedObjectPath {
+        path.try_into().unwrap()
+    }
+
+    fn job(serial: u32) -> Vec<u8> {
+        answer(serial, &(path("/job/2"),))
+    }
+
+    fn nothing(serial: u32) -> Vec<u8> {
+        answer(serial, &())
+    }
+
+    fn exists(serial: u32) -> Vec<u8> {
+        refusal(serial, UNIT_EXISTS, "Unit x.scope was already loaded")
+    }
+
+    fn absent(serial: u32) -> Vec<u8> {
+        refusal(serial, NO_SUCH_UNIT, "Unit x.scope not loaded.")
+    }
+
+    fn removed(number: u32, result: &str) -> Vec<u8> {
+        signal("JobRemoved", &(number, path(&format!("/job/{number}")), UNIT, result))
+    }
+
+    fn done(_: u32) -> Vec<u8> {
+        removed(2, "done")
+    }
+
+    fn another_is_done(_: u32) -> Vec<u8> {
+        removed(1, "failed")
+    }
+
+    fn failed(_: u32) -> Vec<u8> {
+        removed(2, "failed")
+    }
+
+    #[test]
+    fn a_start_waits_for_its_own_job() {
+        // Its end may be told before the call's answer comes, and others' in between.
+        for says in [vec![job as Say, another_is_done, done], vec![done, another_is_done, job]] {
+            let (mut manager, peer) = manager(vec![("StartTransientUnit", says)]);
+            manager.start(UNIT, &[("Delegate".to_owned(), Value::Bool(true))]).unwrap();
+            peer.join().unwrap();
+        }
+        let (mut manager, peer) = manager(vec![("StartTransientUnit", vec![job, failed])]);
+        let err = manager.start(UNIT, &[]).unwrap_err();
+        assert_eq!(err.to_string(), "systemd did not start unit x.scope: its job ended with \"failed\"");
+        peer.join().unwrap();
+    }
+
+    #[test]
+    fn a_unit_that_has_failed_makes_room_and_an_active_one_does_not() {
+        let start = "StartTransientUnit";
+        let script = vec![(start, vec![exists as Say]), ("ResetFailedUnit", vec![nothing]), (start, vec![job, done])];
+        let (mut systemd, peer) = manager(script);
+        systemd.start(UNIT, &[]).unwrap();
+        peer.join().unwrap();
+        let script = vec![(start, vec![exists as Say]), ("ResetFailedUnit", vec![absent]), (start, vec![exists])];
+        let (mut systemd, peer) = manager(script);
+        let err = systemd.start(UNIT, &[]).unwrap_err();
+        assert!(err.to_string().contains("Unit x.scope was already loaded"), "{err}");
+        assert_eq!(err.kind(), crate::ErrorKind::FailedPrecondition);
+        peer.join().unwrap();
+    }
+
+    #[test]
+    fn a_stop_forgets_failures_and_needs_no_unit() {
+        let script = vec![("StopUnit", vec![job as Say, done]), ("ResetFailedUnit", vec![absent])];
+        let (mut systemd, peer) = manager(script);
+        systemd.stop(UNIT).unwrap();
+        peer.join().unwrap();
+        let (mut systemd, peer) = manager(vec![("StopUnit", vec![absent as Say])]);
+        systemd.stop(UNIT).unwrap();
+        peer.join().unwrap();
+    }
+
+    #[test]
+    fn an_answer_of_another_kind_is_an_error() {
+        let (mut systemd, peer) = manager(vec![("StopUnit", vec![nothing as Say])]);
+        assert!(matches!(systemd.stop(UNIT), Err(Error::Message { .. })));
+        peer.join().unwrap();
+    }
 
     #[test]
     fn a_version_is_the_number_in_front() {

@@ -160,8 +160,58 @@ fn endian(byte: u8) -> Endian {
     if byte == b'B' { BE } else { LE }
 }
 
+/// The other side, for tests: big-endian, which ours is not.
+#[cfg(test)]
+pub(super) mod peer {
+    use std::io::Read;
+
+    use super::*;
+
+    /// The next call's serial and method.
+    pub(in super::super) fn read_call(mut stream: impl Read) -> (u32, String) {
+        let mut bytes = vec![0; HEAD];
+        stream.read_exact(&mut bytes).unwrap();
+        let length = Message::length(bytes.as_slice().try_into().unwrap(), "test").unwrap();
+        bytes.resize(length, 0);
+        stream.read_exact(&mut bytes[HEAD..]).unwrap();
+        let data = Data::new(bytes.as_slice(), Context::new_dbus(LE, 0));
+        let ((_, _, _, _, _, serial, fields), _): (Header<'_>, usize) = data.deserialize().unwrap();
+        let member = fields.into_iter().find_map(|(field, value)| (field == MEMBER).then_some(value)).unwrap();
+        (serial, String::try_from(member).unwrap())
+    }
+
+    pub(super) fn message(kind: u8, mut fields: Vec<(u8, Value<'_>)>, signature: &str, body: &[u8]) -> Vec<u8> {
+        if !signature.is_empty() {
+            fields.push((SIGNATURE, Value::Signature(Signature::try_from(signature).unwrap())));
+        }
+        let header: Header<'_> = (b'B', kind, 0, 1, body.len() as u32, 1, fields);
+        let mut bytes = to_bytes(Context::new_dbus(BE, 0), &header).unwrap().bytes().to_vec();
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    fn with_body<T: Serialize + Type>(kind: u8, fields: Vec<(u8, Value<'_>)>, arguments: &T) -> Vec<u8> {
+        let body = to_bytes(Context::new_dbus(BE, 0), arguments).unwrap();
+        message(kind, fields, &T::SIGNATURE.to_string_no_parens(), body.bytes())
+    }
+
+    pub(in super::super) fn answer<T: Serialize + Type>(serial: u32, arguments: &T) -> Vec<u8> {
+        with_body(RETURN, vec![(REPLY_SERIAL, Value::U32(serial))], arguments)
+    }
+
+    pub(in super::super) fn refusal(serial: u32, name: &'static str, words: &str) -> Vec<u8> {
+        with_body(ERROR, vec![(ERROR_NAME, text(name)), (REPLY_SERIAL, Value::U32(serial))], &(words,))
+    }
+
+    pub(in super::super) fn signal<T: Serialize + Type>(name: &'static str, arguments: &T) -> Vec<u8> {
+        with_body(SIGNAL, vec![(MEMBER, text(name))], arguments)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::peer::message;
     use super::*;
 
     const TARGET: Target = Target { destination: "a.b", path: "/a/b", interface: "a.b.C" };
@@ -187,26 +237,15 @@ mod tests {
         assert_eq!(Message::parse(&bytes, "test").unwrap().signature, "");
     }
 
-    /// A reply as the other endianness writes it.
-    fn reply(kind: u8, fields: Vec<(u8, Value<'_>)>, body: &[u8]) -> Vec<u8> {
-        let header: Header<'_> = (b'B', kind, 0, 1, body.len() as u32, 1, fields);
-        let mut bytes = to_bytes(Context::new_dbus(BE, 0), &header).unwrap().bytes().to_vec();
-        bytes.resize(bytes.len().next_multiple_of(8), 0);
-        bytes.extend_from_slice(body);
-        bytes
-    }
-
     #[test]
     fn what_comes_is_told_apart() {
-        let signature = || (SIGNATURE, Value::Signature(Signature::try_from("s").unwrap()));
-        let fields = vec![(ERROR_NAME, text("a.b.Err")), (REPLY_SERIAL, Value::U32(9)), signature()];
-        let bytes = reply(ERROR, fields, &[0, 0, 0, 1, b'n', 0]);
+        let bytes = peer::refusal(9, "a.b.Err", "n");
         let head: [u8; HEAD] = bytes[..HEAD].try_into().unwrap();
         assert_eq!(Message::length(&head, "test").unwrap(), bytes.len());
-        let message = Message::parse(&bytes, "test").unwrap();
-        assert_eq!(message.kind, Kind::Error(9, "a.b.Err".to_owned()));
-        assert_eq!(message.text(), "n");
-        let signal = Message::parse(&reply(SIGNAL, vec![(MEMBER, text("JobRemoved"))], &[]), "test").unwrap();
+        let refusal = Message::parse(&bytes, "test").unwrap();
+        assert_eq!(refusal.kind, Kind::Error(9, "a.b.Err".to_owned()));
+        assert_eq!(refusal.text(), "n");
+        let signal = Message::parse(&peer::signal("JobRemoved", &()), "test").unwrap();
         assert_eq!(signal.kind, Kind::Signal("JobRemoved".to_owned()));
     }
 
@@ -216,7 +255,7 @@ mod tests {
         assert!(matches!(Message::length(&head, "test"), Err(Error::TooLong { .. })));
         head[0] = b'l';
         assert!(matches!(Message::length(&head, "test"), Err(Error::TooLong { .. })));
-        let bytes = reply(RETURN, vec![(REPLY_SERIAL, Value::U32(9))], &[]);
+        let bytes = message(RETURN, vec![(REPLY_SERIAL, Value::U32(9))], "", &[]);
         for end in 0..bytes.len() {
             // Cut anywhere: an error, or what is whole without the cut.
             if let Ok(message) = Message::parse(&bytes[..end], "test") {
