@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   us                                            systemd, or the bus
-//!   \0 AUTH EXTERNAL (our uid in hex) ----------->
+//!   \0 AUTH EXTERNAL (our uid in hex)
+//!   BEGIN                             ----------->
 //!                                     <----------- OK
-//!   BEGIN, then messages              ----------->
+//!   messages                          ----------->
 //!   Hello, AddMatch, Subscribe        ----------->  on the bus alone
 //! ```
 //! **Which socket.** Root speaks to systemd itself, at `/run/systemd/private`, as systemctl does: no bus is in between that
@@ -113,7 +114,9 @@ impl Connection {
         let until = Instant::now() + DEADLINE;
         let uid: String =
             rustix::process::geteuid().as_raw().to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
-        self.write(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+        // Together, as sd-bus does it: what systemd reads along with the last line of the handshake it looks at no sooner than
+        // something more comes, so the first message has to be apart from that.
+        self.write(format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n").as_bytes())?;
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n") && answer.len() < LINE {
             let mut byte = [0];
@@ -124,7 +127,7 @@ impl Connection {
             let answer = String::from_utf8_lossy(&answer).trim_end().to_owned();
             return Err(Error::Refused { address: self.address.clone(), answer });
         }
-        self.write(b"BEGIN\r\n")
+        Ok(())
     }
 
     /// Calls a method and waits for its answer. `unit` is for the error's words.
@@ -247,10 +250,11 @@ mod tests {
             let uid = rustix::process::geteuid().as_raw().to_string();
             let hex: String = uid.bytes().map(|digit| format!("{digit:02x}")).collect();
             assert_eq!(line, format!("\0AUTH EXTERNAL {hex}\r\n"));
-            (&stream).write_all(b"OK 0123\r\n").unwrap();
+            // Not only after our answer.
             line.clear();
             lines.read_line(&mut line).unwrap();
             assert_eq!(line, "BEGIN\r\n");
+            (&stream).write_all(b"OK 0123\r\n").unwrap();
         });
         connection.authenticate().unwrap();
         peer.join().unwrap();

@@ -10,7 +10,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zvariant::serialized::{Context, Data};
-use zvariant::{BE, Endian, LE, ObjectPath, Signature, Str, Type, Value, to_bytes};
+use zvariant::{BE, Endian, LE, Type, Value, to_bytes};
 
 use super::Error;
 
@@ -53,30 +53,62 @@ pub(super) fn call<T: Serialize + Type>(
     let failed = |err| Error::Message { operation: method, err: Box::new(err) };
     let context = Context::new_dbus(LE, 0);
     let body = to_bytes(context, arguments).map_err(failed)?;
-    let path = ObjectPath::from_static_str(target.path).map_err(failed)?;
-    let mut fields = vec![
-        (PATH, Value::ObjectPath(path)),
-        (INTERFACE, text(target.interface)),
-        (MEMBER, text(method)),
-        (DESTINATION, text(target.destination)),
+    // Without the tuple's parentheses.
+    let signature = T::SIGNATURE.to_string_no_parens();
+    let fields = [
+        (PATH, Field::Path(target.path)),
+        (INTERFACE, Field::Text(target.interface)),
+        (MEMBER, Field::Text(method)),
+        (DESTINATION, Field::Text(target.destination)),
+        (SIGNATURE, Field::Signature(&signature)),
     ];
-    if !body.is_empty() {
-        // Without the tuple's parentheses.
-        let signature = T::SIGNATURE.to_string_no_parens();
-        let signature = Signature::try_from(signature.as_str()).map_err(|err| failed(err.into()))?;
-        fields.push((SIGNATURE, Value::Signature(signature)));
-    }
     let too_long = |bytes| Error::TooLong { operation: method, bytes };
     let length = u32::try_from(body.len()).map_err(|_| too_long(body.len()))?;
-    let header: Header<'_> = (b'l', CALL, 0, 1, length, serial, fields);
-    let mut bytes = to_bytes(context, &header).map_err(failed)?.bytes().to_vec();
-    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    let mut bytes = header(LE, CALL, length, serial, &fields);
     bytes.extend_from_slice(body.bytes());
     if bytes.len() > LONGEST { Err(too_long(bytes.len())) } else { Ok(bytes) }
 }
 
-fn text(text: &'static str) -> Value<'static> {
-    Value::Str(Str::from_static(text))
+/// A field's value.
+enum Field<'a> {
+    Path(&'a str),
+    Text(&'a str),
+    Signature(&'a str),
+    #[cfg(test)]
+    Number(u32),
+}
+
+/// By hand: the signature of several arguments is no single type, as which alone zvariant writes it (with parentheses).
+/// Ends where the body begins.
+fn header(endian: Endian, kind: u8, body: u32, serial: u32, fields: &[(u8, Field<'_>)]) -> Vec<u8> {
+    let word = |number: u32| if endian == LE { number.to_le_bytes() } else { number.to_be_bytes() };
+    let length = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX);
+    let mut bytes = vec![if endian == LE { b'l' } else { b'B' }, kind, 0, 1];
+    bytes.extend(word(body).into_iter().chain(word(serial)).chain(word(0)));
+    let mut end = bytes.len();
+    for (code, field) in fields {
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        // The value is a variant: the signature of one type, and then, at four bytes from here, what it is of.
+        match field {
+            Field::Path(text) | Field::Text(text) => {
+                let letter = if matches!(field, Field::Path(_)) { b'o' } else { b's' };
+                bytes.extend([*code, 1, letter, 0].into_iter().chain(word(length(text))));
+                bytes.extend(text.bytes().chain([0]));
+            }
+            // D-Bus allows 255 bytes.
+            Field::Signature(text) => {
+                bytes.extend([*code, 1, b'g', 0, u8::try_from(text.len()).unwrap_or(u8::MAX)]);
+                bytes.extend(text.bytes().chain([0]));
+            }
+            #[cfg(test)]
+            Field::Number(number) => bytes.extend([*code, 1, b'u', 0].into_iter().chain(word(*number))),
+        }
+        end = bytes.len();
+    }
+    let fields = u32::try_from(end - HEAD).unwrap_or(u32::MAX);
+    bytes.splice(HEAD - 4..HEAD, word(fields));
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes
 }
 
 /// What came.
@@ -180,32 +212,26 @@ pub(super) mod peer {
         (serial, String::try_from(member).unwrap())
     }
 
-    pub(super) fn message(kind: u8, mut fields: Vec<(u8, Value<'_>)>, signature: &str, body: &[u8]) -> Vec<u8> {
-        if !signature.is_empty() {
-            fields.push((SIGNATURE, Value::Signature(Signature::try_from(signature).unwrap())));
-        }
-        let header: Header<'_> = (b'B', kind, 0, 1, body.len() as u32, 1, fields);
-        let mut bytes = to_bytes(Context::new_dbus(BE, 0), &header).unwrap().bytes().to_vec();
-        bytes.resize(bytes.len().next_multiple_of(8), 0);
-        bytes.extend_from_slice(body);
+    pub(super) fn message<T: Serialize + Type>(kind: u8, fields: Vec<(u8, Field<'_>)>, arguments: &T) -> Vec<u8> {
+        let body = to_bytes(Context::new_dbus(BE, 0), arguments).unwrap();
+        let signature = T::SIGNATURE.to_string_no_parens();
+        let signature = (SIGNATURE, Field::Signature(&signature));
+        let fields: Vec<_> = fields.into_iter().chain([signature]).collect();
+        let mut bytes = header(BE, kind, body.len() as u32, 1, &fields);
+        bytes.extend_from_slice(body.bytes());
         bytes
     }
 
-    fn with_body<T: Serialize + Type>(kind: u8, fields: Vec<(u8, Value<'_>)>, arguments: &T) -> Vec<u8> {
-        let body = to_bytes(Context::new_dbus(BE, 0), arguments).unwrap();
-        message(kind, fields, &T::SIGNATURE.to_string_no_parens(), body.bytes())
-    }
-
     pub(in super::super) fn answer<T: Serialize + Type>(serial: u32, arguments: &T) -> Vec<u8> {
-        with_body(RETURN, vec![(REPLY_SERIAL, Value::U32(serial))], arguments)
+        message(RETURN, vec![(REPLY_SERIAL, Field::Number(serial))], arguments)
     }
 
     pub(in super::super) fn refusal(serial: u32, name: &'static str, words: &str) -> Vec<u8> {
-        with_body(ERROR, vec![(ERROR_NAME, text(name)), (REPLY_SERIAL, Value::U32(serial))], &(words,))
+        message(ERROR, vec![(ERROR_NAME, Field::Text(name)), (REPLY_SERIAL, Field::Number(serial))], &(words,))
     }
 
     pub(in super::super) fn signal<T: Serialize + Type>(name: &'static str, arguments: &T) -> Vec<u8> {
-        with_body(SIGNAL, vec![(MEMBER, text(name))], arguments)
+        message(SIGNAL, vec![(MEMBER, Field::Text(name))], arguments)
     }
 }
 
@@ -222,6 +248,8 @@ mod tests {
         // Endianness, call, no flags, version 1; a body of 12 bytes; serial 7.
         assert_eq!(bytes[..12], [b'l', 1, 0, 1, 12, 0, 0, 0, 7, 0, 0, 0]);
         assert_eq!(bytes[bytes.len() - 12..], [1, 0, 0, 0, b'x', 0, 0, 0, 5, 0, 0, 0]);
+        // The signature of two arguments, which is not that of a tuple.
+        assert!(bytes.windows(8).any(|window| window == [8, 1, b'g', 0, 2, b's', b'u', 0]), "{bytes:?}");
         let head: [u8; HEAD] = bytes[..HEAD].try_into().unwrap();
         assert_eq!(Message::length(&head, "test").unwrap(), bytes.len());
         let message = Message::parse(&bytes, "test").unwrap();
@@ -255,7 +283,7 @@ mod tests {
         assert!(matches!(Message::length(&head, "test"), Err(Error::TooLong { .. })));
         head[0] = b'l';
         assert!(matches!(Message::length(&head, "test"), Err(Error::TooLong { .. })));
-        let bytes = message(RETURN, vec![(REPLY_SERIAL, Value::U32(9))], "", &[]);
+        let bytes = message(RETURN, vec![(REPLY_SERIAL, Field::Number(9))], &());
         for end in 0..bytes.len() {
             // Cut anywhere: an error, or what is whole without the cut.
             if let Ok(message) = Message::parse(&bytes[..end], "test") {
