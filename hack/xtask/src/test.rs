@@ -51,8 +51,10 @@ fn prepare(args: &Args) -> Result<(), Error> {
         Ok::<(), Error>(())
     })?;
     // Some hosts cannot have them, and the tests that need them say so.
-    if let Err(error) = vm::prepare(Tree::Forky, &say) {
-        say(&format!("the tests in virtual machines are skipped: {error}"));
+    for tree in [Tree::Forky, Tree::Trixie] {
+        if let Err(error) = vm::prepare(tree, &say) {
+            say(&format!("the tests in virtual machines are skipped: {error}"));
+        }
     }
     Ok(())
 }

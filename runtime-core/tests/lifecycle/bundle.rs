@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use runtime_core::container::{Container, CreateOptions, ExecOptions, Started, Stdio};
+use runtime_core::container::{CgroupDriver, Container, CreateOptions, ExecOptions, Started, Stdio};
 use runtime_core::{ContainerId, Error, ErrorKind};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -17,6 +17,7 @@ pub(crate) struct Bundle {
     directory: TempDir,
     pub(crate) spec: Value,
     pub(crate) terminal: bool,
+    pub(crate) cgroup_driver: CgroupDriver,
 }
 
 /// A process with its output.
@@ -76,7 +77,7 @@ impl Bundle {
                 {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"},
             ]},
         });
-        Self { directory, spec, terminal: false }
+        Self { directory, spec, terminal: false, cgroup_driver: CgroupDriver::Cgroupfs }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -100,7 +101,9 @@ impl Bundle {
 
     pub(crate) fn options(&self, id: &str, stdio: Stdio) -> CreateOptions {
         let spec = serde_json::from_value(self.spec.clone()).unwrap();
-        CreateOptions::new(ContainerId::parse(id).unwrap(), self.root(), self.path().to_owned(), spec, stdio)
+        let id = ContainerId::parse(id).unwrap();
+        let options = CreateOptions::new(id, self.root(), self.path().to_owned(), spec, stdio);
+        CreateOptions { cgroup_driver: self.cgroup_driver, ..options }
     }
 
     /// Create, start, wait and delete; the exit code and the output.
@@ -172,7 +175,7 @@ fn make_readable(path: &Path) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn children() -> Vec<String> {
+pub(crate) fn children() -> Vec<String> {
     let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     threads
         .flat_map(|thread| {

@@ -8,7 +8,8 @@ use runtime_core::fault::{Fault, How, Point, arm};
 use runtime_core::init::Step;
 use serde_json::json;
 
-use crate::bundle::{Bundle, chain, exec};
+use crate::bundle::{Bundle, chain, children, exec};
+use crate::systemd;
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a_create_that_fails_at_any_step_leaves_nothing", a_create_that_fails_at_any_step_leaves_nothing),
@@ -39,6 +40,7 @@ struct Host {
     processes: BTreeSet<String>,
     cgroups: BTreeSet<PathBuf>,
     files: BTreeSet<PathBuf>,
+    units: String,
     descriptors: Vec<String>,
 }
 
@@ -50,8 +52,6 @@ impl Host {
         cgroups.retain(|path| path.to_string_lossy().contains(&cgroup()));
         let mut files = BTreeSet::new();
         walk(bundle.path(), &|path| !path.ends_with("rootfs"), &mut files);
-        let processes =
-            std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
         let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
         let mut descriptors: Vec<_> = links
             .filter_map(|link| std::fs::read_link(link.path()).ok())
@@ -62,12 +62,27 @@ impl Host {
         descriptors.sort();
         Self {
             mounts: std::fs::read_to_string("/proc/self/mountinfo").unwrap(),
-            processes: processes.filter(|name| name.parse::<u32>().is_ok()).collect(),
+            processes: processes(bundle),
+            units: if systemd::is_driver(bundle) { systemd::units() } else { String::new() },
             cgroups,
             files,
             descriptors,
         }
     }
+}
+
+/// All of the tests' pid namespace; where there is none, ours and those of our names.
+fn processes(bundle: &Bundle) -> BTreeSet<String> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let all = all.filter(|name| name.parse::<u32>().is_ok());
+    if !systemd::is_driver(bundle) {
+        return all.collect();
+    }
+    let of_ours = |pid: &String| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name.starts_with("rtc-") || name.starts_with("sleep"))
+    };
+    all.filter(of_ours).chain(children()).collect()
 }
 
 fn walk(dir: &Path, enter: &dyn Fn(&Path) -> bool, found: &mut BTreeSet<PathBuf>) {
@@ -81,12 +96,12 @@ fn walk(dir: &Path, enter: &dyn Fn(&Path) -> bool, found: &mut BTreeSet<PathBuf>
     }
 }
 
-fn cgroup() -> String {
+pub(crate) fn cgroup() -> String {
     format!("rtc-test-fault-{}", std::process::id())
 }
 
 /// With something to do at each step.
-fn bundle() -> Bundle {
+pub(crate) fn bundle() -> Bundle {
     let mut bundle = Bundle::new("exec sleep 60");
     let hook = json!([{"path": "/bin/true"}]);
     bundle.spec["hooks"] = json!({"prestart": hook, "createRuntime": hook, "createContainer": hook});
@@ -109,8 +124,10 @@ fn bundle() -> Bundle {
     bundle
 }
 
-fn faults() -> impl Iterator<Item = Fault> {
-    let runtime = Point::ALL.iter().map(|point| Fault::Runtime(*point));
+fn faults(bundle: &Bundle) -> impl Iterator<Item = Fault> {
+    let systemd = systemd::is_driver(bundle);
+    let points = Point::ALL.iter().filter(move |point| systemd || !Point::OF_SYSTEMD.contains(point));
+    let runtime = points.map(|point| Fault::Runtime(*point));
     // The fault travels with the orders, and execve(2) does not come back.
     let steps = Step::ALL.iter().filter(|step| !matches!(step, Step::Orders | Step::Execve));
     runtime.chain(steps.flat_map(|step| [Fault::Init(*step, How::Fails), Fault::Init(*step, How::Dies)]))
@@ -130,7 +147,7 @@ fn expect_injected(fault: Fault, err: &Error) {
     assert!(!matches!(err, Error::RollBack { .. }), "{fault:?}: {said}");
 }
 
-fn fails_everywhere(bundle: &Bundle) {
+pub(crate) fn fails_everywhere(bundle: &Bundle) {
     // What is made once in a process, the sealed binary among it, is made here.
     let (container, running) = bundle.create().unwrap_or_else(|err| panic!("{}", chain(&err)));
     container.start().unwrap();
@@ -139,7 +156,7 @@ fn fails_everywhere(bundle: &Bundle) {
     drop(container);
     std::fs::remove_file(bundle.path().join("pid")).unwrap();
     let before = Host::look(bundle);
-    for fault in faults() {
+    for fault in faults(bundle) {
         let armed = Armed::new(fault);
         match bundle.create() {
             Err(err) => expect_injected(fault, &err),
@@ -185,7 +202,7 @@ fn an_exec_that_fails_at_any_step_leaves_the_container() {
     assert_eq!(exec(&container, process.clone(), false).unwrap().finish().0, 0);
     let before = Host::look(&bundle);
     let mut failed = 0;
-    for fault in faults() {
+    for fault in faults(&bundle) {
         let armed = Armed::new(fault);
         match exec(&container, process.clone(), false) {
             Err(err) => {

@@ -16,6 +16,7 @@ mod namespaces;
 mod process;
 mod seccomp;
 mod start;
+mod systemd;
 mod verbs;
 
 use std::os::unix::process::CommandExt;
@@ -51,9 +52,12 @@ fn main() {
     ]
     .concat();
     let on_v2: Vec<(&str, fn())> = [verbs::TESTS, exec::TESTS, cgroups::TESTS].concat();
+    let on_systemd = std::env::var_os(systemd::INSIDE).is_some();
     let missing = missing();
     let inside_v2 = std::env::var_os(V2).is_some();
-    if missing.is_none() && !arguments.list && std::env::var_os(INSIDE).is_none() {
+    // The machine is told apart by our pid, and has namespaces enough.
+    let outside = on_systemd || arguments.exact && arguments.filter.as_deref() == Some(systemd::IN_A_MACHINE);
+    if missing.is_none() && !arguments.list && !outside && std::env::var_os(INSIDE).is_none() {
         enter();
     }
     if inside_v2 {
@@ -66,6 +70,14 @@ fn main() {
         let name = format!("{V2_PREFIX}{name}");
         if inside_v2 { trial(name, missing, test) } else { trial(name.clone(), missing, move || run_on_v2(&name)) }
     }));
+    match on_systemd {
+        true => trials = systemd::TESTS.iter().map(|(name, test)| trial((*name).to_owned(), missing, test)).collect(),
+        false if outside => trials.push(trial(systemd::IN_A_MACHINE.to_owned(), missing, systemd::in_a_machine)),
+        false => {
+            let needs_a_name = Some("runs outside of the tests' namespaces, when it is named by --exact");
+            trials.push(trial(systemd::IN_A_MACHINE.to_owned(), needs_a_name, || ()));
+        }
+    }
     libtest_mimic::run(&arguments, trials).exit();
 }
 
