@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use test_fixtures::vm::{self, BROUGHT, Init};
 use test_fixtures::{Output, Tree, Vm, VmConfig};
 
-type Check = (&'static str, fn(&Host));
+type Check = (&'static str, fn(&Host<'_>));
 
 const BUNDLE: &str = "/srv/bundle";
 
