@@ -92,17 +92,31 @@ pub(crate) fn share_memory(one: i32, other: i32) -> Result<bool, Errno> {
 /// From here to exec, ends this process with 128 and the number of a signal that asks it to end. The first process of a pid
 /// namespace would not see one otherwise: the kernel keeps from it what it has no handler for (pid_namespaces(7)).
 pub(crate) fn end_on_signals() {
+    /// asm-generic/siginfo.h
+    const SI_KERNEL: i32 = 0x80;
     extern "C" fn end(signal: libc::c_int) {
         // SAFETY: async-signal-safe (signal-safety(7)), and takes a number alone.
         unsafe { libc::_exit(128 + signal) }
     }
-    extern "C" fn go_on(_: libc::c_int) {}
-    let [end, go_on] = [end as extern "C" fn(libc::c_int), go_on].map(|handler| handler as libc::sighandler_t);
-    // A failure closes the terminal that was just made, and is told after its hangup.
-    for (signal, handler) in [(libc::SIGHUP, go_on), (libc::SIGINT, end), (libc::SIGQUIT, end), (libc::SIGTERM, end)] {
-        // SAFETY: a handler of the right type that makes at most one async-signal-safe call; these signals can be handled.
-        unsafe { libc::signal(signal, handler) };
+    // A failure closes the terminal that was just made, and is told after its hangup: that one comes from the kernel.
+    extern "C" fn end_unless_of_kernel(signal: libc::c_int, info: *const libc::siginfo_t, _: *mut libc::c_void) {
+        // SAFETY: with SA_SIGINFO the kernel gives a whole siginfo_t that lives as long as this call.
+        if unsafe { (*info).si_code } != SI_KERNEL {
+            end(signal);
+        }
     }
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: a handler of the right type that makes one async-signal-safe call; these signals can be handled.
+        unsafe { libc::signal(signal, end as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+    }
+    // SAFETY: all zeros are a valid sigaction: no flags, an empty mask.
+    let mut hangup: libc::sigaction = unsafe { std::mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int, *const libc::siginfo_t, *mut libc::c_void) = end_unless_of_kernel;
+    hangup.sa_sigaction = handler as libc::sighandler_t;
+    hangup.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: a handler of the type that SA_SIGINFO asks for, which makes at most one async-signal-safe call; the old one is
+    // not asked for.
+    unsafe { libc::sigaction(libc::SIGHUP, &raw const hangup, std::ptr::null_mut()) };
 }
 
 /// Starts a command by fork(2), which glibc makes of clone(2): a seccomp filter that knows no clone3(2) may refuse

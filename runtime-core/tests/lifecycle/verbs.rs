@@ -61,7 +61,7 @@ fn a_created_container_is_deleted() {
 
 /// Its init is PID 1 of a pid namespace, which the kernel spares what it does not handle.
 fn a_created_container_ends_of_a_signal() {
-    for (signal, code) in [(Signal::TERM, 143), (Signal::new(2).unwrap(), 130)] {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::new(2).unwrap(), 130), (Signal::new(1).unwrap(), 129)] {
         let bundle = Bundle::new("true");
         let (container, running) = bundle.create().unwrap();
         container.kill(signal, false).unwrap();
