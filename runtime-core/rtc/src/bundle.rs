@@ -14,6 +14,8 @@ pub(crate) struct Bundle {
     /// Absolute.
     pub(crate) path: PathBuf,
     pub(crate) spec: Spec,
+    /// Absolute; where the spec is from, if not from config.json.
+    pub(crate) config: Option<PathBuf>,
 }
 
 impl Bundle {
@@ -31,12 +33,13 @@ impl Bundle {
             })?;
         }
         let path = std::env::current_dir().map_err(Error::CurrentDirectory)?;
-        let spec = match config {
+        let config = config.map(|config| path.join(config));
+        let spec = match &config {
             Some(config) => runtime_core::spec::load_file(config)?,
             None => load_spec(&path)?,
         };
         check(spec.process().as_ref())?;
-        Ok(Self { path, spec })
+        Ok(Self { path, spec, config })
     }
 
     pub(crate) fn terminal(&self) -> bool {

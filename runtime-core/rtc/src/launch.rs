@@ -70,7 +70,7 @@ impl New {
     }
 
     pub(crate) fn options(self, context: &Context, bundle: Bundle, stdio: Stdio) -> Result<CreateOptions, Error> {
-        let Bundle { path, mut spec } = bundle;
+        let Bundle { path, mut spec, config } = bundle;
         let passed = descriptors::of_init(self.preserve_fds)?;
         if let Some(mut process) = spec.process().clone().filter(|_| !passed.env.is_empty()) {
             let env = process.env().iter().flatten().cloned().chain(passed.env).collect();
@@ -78,6 +78,7 @@ impl New {
             spec.set_process(Some(process));
         }
         let mut options = CreateOptions::new(parse_id(&self.id)?, context.root.clone(), path, spec, stdio);
+        options.config = config;
         options.no_pivot_root = self.no_pivot;
         options.no_new_keyring = self.no_new_keyring;
         options.pid_file = self.pid_file;

@@ -361,6 +361,7 @@ pub(super) fn new_state(
         oci_version: spec.version().clone(),
         id: id.clone(),
         bundle: options.bundle.clone(),
+        config: options.config.clone(),
         // Without the dots of a path like "./rootfs".
         rootfs: spec
             .root()

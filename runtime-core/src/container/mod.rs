@@ -80,6 +80,8 @@ pub struct CreateOptions {
     /// Absolute. `spec.root.path` is relative to it.
     pub bundle: PathBuf,
     pub spec: Spec,
+    /// Absolute; where the spec is from, if not from the bundle's config.json. A checkpoint reads it again.
+    pub config: Option<PathBuf>,
     pub stdio: Stdio,
     /// chroot after MS_MOVE instead of pivot_root, for a rootfs on a ramdisk.
     pub no_pivot_root: bool,
@@ -105,6 +107,7 @@ impl CreateOptions {
             root,
             bundle,
             spec,
+            config: None,
             stdio,
             no_pivot_root: false,
             no_new_keyring: false,

@@ -40,6 +40,9 @@ pub(super) struct State {
     pub(super) oci_version: String,
     pub(super) id: ContainerId,
     pub(super) bundle: PathBuf,
+    /// The spec's file, if it is not the bundle's config.json.
+    #[serde(default)]
+    pub(super) config: Option<PathBuf>,
     /// Absolute; on the host.
     #[serde(default)]
     pub(super) rootfs: PathBuf,
@@ -75,6 +78,11 @@ pub(super) struct State {
 }
 
 impl State {
+    /// The file of the spec that the container was made from.
+    pub(super) fn config(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| self.bundle.join(crate::spec::CONFIG))
+    }
+
     /// What 0, 1 and 2 of the init were. By now it may have closed them, and its children may still have them.
     pub(super) fn descriptors(&self, pid: Pid) -> std::io::Result<Vec<String>> {
         if !self.stdio.is_empty() {

@@ -64,12 +64,15 @@ impl Error {
     }
 }
 
+/// A bundle's file of the spec.
+pub(crate) const CONFIG: &str = "config.json";
+
 /// Reads `config.json` of a bundle. Leniently: a capability that is not known is dropped with a warning, as runc does.
 ///
 /// # Errors
 /// [`Error::Read`], of a file of more than 16 MiB too, or [`Error::Parse`] with the file's path.
 pub fn load(bundle: &Path) -> Result<Spec> {
-    load_file(&bundle.join("config.json"))
+    load_file(&bundle.join(CONFIG))
 }
 
 /// [`load`], of a file of any name.

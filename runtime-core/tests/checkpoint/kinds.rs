@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a restored container is whole", whole),
     ("a mount below a recursive bind comes back", below_a_bind),
     ("a socket for sd_notify comes back", notify_socket),
+    ("a spec in a file of another name is read there", spec_elsewhere),
     ("a session on a terminal gets the new one", terminal),
     ("a container without stdio", no_stdio),
     ("a network namespace by path is joined again", network_by_path),
@@ -167,6 +168,24 @@ fn notify_socket() {
     let inside = format!("/proc/{}/root/run/notify/notify.sock", counter.container.pid().unwrap());
     std::os::unix::net::UnixDatagram::unbound().unwrap().send_to(b"READY=1", inside).unwrap();
     assert_eq!(socket.recv(&mut [0; 64]).unwrap(), 7);
+    counter.kill();
+}
+
+fn spec_elsewhere() {
+    let bundle = Bundle::new(COUNT);
+    let (stdio, output) = crate::scene::pipes();
+    let mut options = bundle.options("first", stdio);
+    let config = bundle.path().join("other.json");
+    std::fs::rename(bundle.path().join("config.json"), &config).unwrap();
+    options.config = Some(config);
+    let (container, started) = ok(Container::create(options));
+    ok(container.start());
+    let mut counter = Counter { container, started, output };
+    assert_eq!(counter.next(), 0);
+    let last = counter.freeze_dry(bundle.images("one"), 0);
+
+    let mut counter = bundle.restore("second", &bundle.images("one"));
+    counter.goes_on_after(last);
     counter.kill();
 }
 

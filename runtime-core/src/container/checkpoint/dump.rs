@@ -50,7 +50,7 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     let criu = Criu::find().map_err(criu_failed(container))?;
     check_features(container, options, &criu)?;
     refuse(container, options)?;
-    let mut spec = crate::spec::load(&container.state.bundle)?;
+    let mut spec = crate::spec::load_file(&container.state.config())?;
     if notify::is_in(&container.directory) {
         notify::add_to(&mut spec, container.directory.path());
     }
@@ -270,7 +270,7 @@ fn describe(
     pid: Pid,
 ) -> Result<Manifest, CheckpointError> {
     let plan = plan(&container.state.bundle, spec, &container.state.cgroup)?;
-    let config = container.state.bundle.join("config.json");
+    let config = container.state.config();
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let descriptors = container
         .state
