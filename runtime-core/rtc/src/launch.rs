@@ -14,6 +14,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use runtime_core::Pid;
 use runtime_core::children::Child;
 use runtime_core::container::{Bus, CgroupDriver, Container, CreateOptions, Started, Stdio};
 
@@ -189,6 +190,14 @@ impl Launch {
             Some(_) => host.pass_on_meanwhile(socket, pidfd),
         };
         if let Err(err) = passed_on {
+            tracing::warn!("{}", runtime_core::error::chain(&err));
+        }
+    }
+
+    /// The same for a restored container, which has said it in its earlier life.
+    pub(crate) fn notify_restored(&self, host: &Host, started: &Started) {
+        let own = Pid::new(std::process::id().cast_signed()).filter(|_| self.foreground.is_some());
+        if let Err(err) = host.restored(own.unwrap_or(started.child.pid)) {
             tracing::warn!("{}", runtime_core::error::chain(&err));
         }
     }

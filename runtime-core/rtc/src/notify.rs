@@ -51,6 +51,11 @@ impl Host {
         Ok(())
     }
 
+    /// Tells that `main_pid` runs and is to be watched. A restored container has told that it is ready in its earlier life.
+    pub(crate) fn restored(&self, main_pid: Pid) -> Result<(), Error> {
+        self.tell(b"READY=1", main_pid.as_raw()).map_err(|err| self.failed(err))
+    }
+
     fn tell(&self, ready: &[u8], main_pid: i32) -> io::Result<()> {
         let host = UnixDatagram::unbound()?;
         match self.0.as_bytes().strip_prefix(b"@") {
@@ -105,4 +110,25 @@ fn barrier(host: &UnixDatagram) -> io::Result<()> {
         tracing::warn!("the service manager did not answer a barrier within {BARRIER} s");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restored_container_is_ready_at_once() {
+        let path = std::env::temp_dir().join(format!("rtc-notify-{}", std::process::id()));
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let host = Host(path.clone().into());
+        let told = std::thread::spawn(move || host.restored(Pid::new(7).unwrap()));
+        // The descriptor of the barrier is closed with its message.
+        for expected in ["READY=1\n", "MAINPID=7\n", "BARRIER=1"] {
+            let mut message = [0; LONGEST];
+            let length = manager.recv(&mut message).unwrap();
+            assert_eq!(String::from_utf8_lossy(&message[..length]), expected);
+        }
+        told.join().unwrap().unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
 }

@@ -10,6 +10,7 @@ use crate::checkpoint::{absolute, cgroup_mode};
 use crate::context::Context;
 use crate::error::Error;
 use crate::launch::{Console, Launch, New, remove, undo};
+use crate::notify::Host;
 use crate::preflight::{self, Format};
 use crate::progress::Progress;
 
@@ -132,6 +133,9 @@ impl Restore {
         // Before the container's own output comes.
         drop(progress);
         launch.attach(&mut started, "standard").inspect_err(|_| undo(&container))?;
+        if let Some(host) = Host::given() {
+            launch.notify_restored(&host, &started);
+        }
         let code = launch.wait(&started.child).inspect_err(|_| undo(&container))?;
         if !self.detach && !self.keep {
             remove(&container);
