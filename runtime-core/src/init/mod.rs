@@ -136,13 +136,14 @@ impl Init<'_> {
         at(Step::NoNewPrivileges, self.no_new_privileges())?;
         at(Step::Stdio, user::own_null())?;
         at(Step::Stdio, user::own_stdio(&self.orders.process))?;
+        // Before a filter, which may refuse what it takes.
+        at(Step::WorkingDirectory, self.try_working_directory())?;
         // A leaked host directory fd defeats the rootfs (CVE-2024-21626). Before any filter, which may not know close_range(2);
         // what is opened from here on is opened close-on-exec.
         at(Step::Descriptors, crate::sys::fd::cloexec_from(SOCKET_FD))?;
         // Without no_new_privs the filter needs CAP_SYS_ADMIN, so it comes before the capabilities go.
         at(Step::Seccomp, self.early_seccomp())?;
         at(Step::Capabilities, self.limit_bounding())?;
-        at(Step::WorkingDirectory, self.try_working_directory())?;
         at(Step::User, user::change(&self.orders.process))?;
         at(Step::Capabilities, self.capabilities())?;
         at(Step::WorkingDirectory, self.working_directory())?;

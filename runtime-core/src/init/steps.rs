@@ -49,6 +49,12 @@ pub(super) enum DirectoryError {
         #[source]
         err: std::io::Error,
     },
+    #[error("look whether the working directory {cwd:?} is in the container's root")]
+    Look {
+        cwd: std::path::PathBuf,
+        #[source]
+        err: Errno,
+    },
     #[error("the working directory {cwd:?} is outside of the container's root")]
     Outside { cwd: std::path::PathBuf },
 }
@@ -257,21 +263,19 @@ impl<'a> Init<'a> {
     }
 
     pub(super) fn working_directory(&mut self) -> Result<(), DirectoryError> {
-        if !self.in_working_directory {
-            self.change_directory()?;
-        }
-        let cwd = &self.orders.process.cwd;
-        // The kernel says "(unreachable)" for a directory that a leaked descriptor has led to (CVE-2024-21626).
-        match rustix::process::getcwd(Vec::new()) {
-            Ok(path) if path.as_bytes().starts_with(b"/") => Ok(()),
-            Ok(_) | Err(Errno::NOENT) => Err(DirectoryError::Outside { cwd: cwd.clone() }),
-            Err(err) => Err(DirectoryError::Change { cwd: cwd.clone(), err }),
-        }
+        if self.in_working_directory { Ok(()) } else { self.change_directory() }
     }
 
     fn change_directory(&mut self) -> Result<(), DirectoryError> {
         let cwd = &self.orders.process.cwd;
         rustix::process::chdir(cwd).map_err(|err| DirectoryError::Change { cwd: cwd.clone(), err })?;
+        // The kernel says "(unreachable)" for a directory that a leaked descriptor has led to (CVE-2024-21626). Looked at as
+        // early as can be: a seccomp filter may refuse getcwd(2), and nothing changes the directory any more.
+        match rustix::process::getcwd(Vec::new()) {
+            Ok(path) if path.as_bytes().starts_with(b"/") => {}
+            Ok(_) | Err(Errno::NOENT) => return Err(DirectoryError::Outside { cwd: cwd.clone() }),
+            Err(err) => return Err(DirectoryError::Look { cwd: cwd.clone(), err }),
+        }
         self.in_working_directory = true;
         Ok(())
     }

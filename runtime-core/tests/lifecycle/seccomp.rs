@@ -114,7 +114,8 @@ fn a_filter_need_not_know_what_the_runtime_calls() {
     for no_new_privileges in [true, false] {
         let mut bundle = Bundle::new("echo ran");
         bundle.spec["process"]["noNewPrivileges"] = no_new_privileges.into();
-        let rule = json!({"names": ["close_range", "faccessat2", "openat2", "clone3"], "action": "SCMP_ACT_ERRNO"});
+        let names = ["close_range", "faccessat2", "openat2", "clone3", "chdir", "getcwd"];
+        let rule = json!({"names": names, "action": "SCMP_ACT_ERRNO"});
         bundle.spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
         assert_eq!(bundle.run(), (0, "ran".to_owned()), "no_new_privs {no_new_privileges}");
     }
