@@ -56,6 +56,7 @@ pub(super) fn schedule(spec: &Spec, linux: Option<&Linux>) -> Schedule {
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(|personality| personality.domain()),
         cpus: None,
         memory: linux.and_then(|linux| linux.memory_policy().clone()),
+        cpuset: linux.is_some_and(has_cpuset),
     }
 }
 
@@ -68,7 +69,13 @@ pub(super) fn exec_schedule(spec: &Spec, init: &Schedule) -> Schedule {
         personality: init.personality,
         cpus: affinity.and_then(|cpus| cpus.cpu_affinity_final().clone()).filter(|cpus| !cpus.is_empty()),
         memory: init.memory.clone(),
+        cpuset: init.cpuset,
     }
+}
+
+fn has_cpuset(linux: &Linux) -> bool {
+    let cpu = linux.resources().as_ref().and_then(|resources| resources.cpu().as_ref());
+    cpu.and_then(|cpu| cpu.cpus().as_ref()).is_some_and(|cpus| !cpus.is_empty())
 }
 
 fn starts_with_y(path: &str) -> bool {

@@ -26,6 +26,9 @@ pub(crate) struct Schedule {
     pub(crate) cpus: Option<String>,
     #[serde(default)]
     pub(crate) memory: Option<LinuxMemoryPolicy>,
+    /// The container has CPUs of its own, with which the kernel refuses SCHED_DEADLINE.
+    #[serde(default)]
+    pub(crate) cpuset: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,13 @@ pub(crate) struct Schedule {
 pub(super) enum Error {
     #[error("set process.scheduler {policy}")]
     Scheduler {
+        policy: Policy,
+        #[source]
+        err: Errno,
+    },
+    /// In runc's words.
+    #[error("process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus): {policy}")]
+    Cpuset {
         policy: Policy,
         #[source]
         err: Errno,
@@ -75,6 +85,7 @@ impl Error {
             Self::Cpus(_) | Self::Nodes(_) => ErrorKind::InvalidArgument,
             Self::MemoryPolicy { err: Errno::NOSYS, .. } => ErrorKind::Unimplemented,
             Self::Scheduler { err, .. }
+            | Self::Cpuset { err, .. }
             | Self::IoPriority { err, .. }
             | Self::Personality { err, .. }
             | Self::MemoryPolicy { err, .. }
@@ -100,7 +111,10 @@ pub(super) fn apply(schedule: &Schedule) -> Result<(), Error> {
         None => drop(rustix::thread::sched_setaffinity(None, &every_cpu())),
     }
     if let Some(scheduler) = &schedule.scheduler {
-        let failed = |err| Error::Scheduler { policy: *scheduler.policy(), err };
+        let failed = |err| match err {
+            Errno::PERM if schedule.cpuset => Error::Cpuset { policy: *scheduler.policy(), err },
+            err => Error::Scheduler { policy: *scheduler.policy(), err },
+        };
         attributes(scheduler).and_then(set_attributes).map_err(failed)?;
     }
     if let Some(io) = &schedule.io_priority {

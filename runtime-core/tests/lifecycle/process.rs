@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("rlimits_are_set_or_named", rlimits_are_set_or_named),
     ("the_callers_cpus_do_not_bind_the_container", the_callers_cpus_do_not_bind_the_container),
     ("scheduling_and_personality_are_the_specs", scheduling_and_personality_are_the_specs),
+    ("a_deadline_and_cpus_of_its_own_are_refused", a_deadline_and_cpus_of_its_own_are_refused),
     ("the_memory_policy_is_the_specs", the_memory_policy_is_the_specs),
     ("the_working_directory_is_made", the_working_directory_is_made),
     ("no_descriptor_leaks", no_descriptor_leaks),
@@ -126,6 +127,16 @@ fn scheduling_and_personality_are_the_specs() {
     let (_, output) = running.finish();
     assert!(output.starts_with(&expected), "{output}");
     bundle.assert_nothing_left();
+}
+
+/// The kernel wants such a process on all of its CPUs. Where the cgroups have no cpuset, that is what is refused.
+fn a_deadline_and_cpus_of_its_own_are_refused() {
+    let mut bundle = Bundle::new("true");
+    bundle.spec["linux"]["resources"]["cpu"]["cpus"] = "0".into();
+    bundle.spec["process"]["scheduler"] =
+        json!({"policy": "SCHED_DEADLINE", "runtime": 42_000, "deadline": 1_000_000, "period": 1_000_000});
+    let refused = bundle.refused();
+    assert!(["AllowedCPUs", "cpuset"].iter().any(|word| refused.contains(word)), "{refused}");
 }
 
 fn the_memory_policy_is_the_specs() {
