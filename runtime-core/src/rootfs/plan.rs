@@ -43,7 +43,7 @@ impl Plan {
             devices: devices::plan(linux.devices().as_deref().unwrap_or_default())?,
             masked: absolute(linux.masked_paths())?,
             readonly: absolute(linux.readonly_paths())?,
-            sysctl: sysctl::plan(linux, spec.hostname().is_some(), options.network_namespace, &has_namespace)?,
+            sysctl: sysctl::plan(linux, options.network_namespace, &has_namespace)?,
             live: OnceLock::new(),
         })
     }

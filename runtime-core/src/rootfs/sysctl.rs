@@ -35,14 +35,13 @@ const IPC: [&str; 8] = [
 /// Refuses every sysctl that is not the container's own, in name order so that the first error is always the same.
 pub(super) fn plan(
     linux: &Linux,
-    has_hostname: bool,
     own_network: bool,
     has_namespace: &dyn Fn(LinuxNamespaceType) -> bool,
 ) -> Result<Vec<Setting>, Error> {
     let mut settings = Vec::new();
     for (key, value) in linux.sysctl().iter().flatten() {
         let path = to_path(key);
-        if let Some(reason) = refusal(&path, has_hostname, own_network, has_namespace) {
+        if let Some(reason) = refusal(&path, own_network, has_namespace) {
             return Err(Error::InvalidSysctl { key: key.clone(), reason });
         }
         settings.push(Setting { path, value: value.clone() });
@@ -66,20 +65,15 @@ fn to_path(key: &str) -> String {
     }
 }
 
-fn refusal(
-    path: &str,
-    has_hostname: bool,
-    own_network: bool,
-    has_namespace: &dyn Fn(LinuxNamespaceType) -> bool,
-) -> Option<&'static str> {
+fn refusal(path: &str, own_network: bool, has_namespace: &dyn Fn(LinuxNamespaceType) -> bool) -> Option<&'static str> {
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Some("it is no name below /proc/sys");
     }
     let need = |kind, reason| if has_namespace(kind) { None } else { Some(reason) };
     match path {
         "kernel/domainname" => need(LinuxNamespaceType::Uts, "it needs a uts namespace of the container's own"),
-        "kernel/hostname" if has_hostname => Some("it conflicts with the spec's hostname"),
-        "kernel/hostname" => need(LinuxNamespaceType::Uts, "it needs a uts namespace of the container's own"),
+        // As runc and crun: one thing has one name in a spec.
+        "kernel/hostname" => Some("it conflicts with the spec's hostname, which sets the same"),
         _ if IPC.contains(&path) || path.starts_with("fs/mqueue/") => {
             need(LinuxNamespaceType::Ipc, "it needs an ipc namespace of the container's own")
         }
@@ -146,12 +140,12 @@ mod tests {
         let none = |_| false;
         for path in ["kernel/core_pattern", "vm/swappiness", "fs/file-max", "net/../kernel/core_pattern", "net//x", ""]
         {
-            assert!(refusal(path, false, true, &all).is_some(), "{path}");
+            assert!(refusal(path, true, &all).is_some(), "{path}");
         }
         for path in ["net/ipv4/ip_forward", "kernel/shmmax", "fs/mqueue/msg_max", "kernel/domainname"] {
-            assert_eq!(refusal(path, false, true, &all), None, "{path}");
-            assert!(refusal(path, false, false, &none).is_some(), "{path}");
+            assert_eq!(refusal(path, true, &all), None, "{path}");
+            assert!(refusal(path, false, &none).is_some(), "{path}");
         }
-        assert!(refusal("kernel/hostname", true, true, &all).is_some());
+        assert!(refusal("kernel/hostname", true, &all).is_some());
     }
 }
