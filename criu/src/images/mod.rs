@@ -89,9 +89,7 @@ impl Images {
         for tid in tasks.iter().flat_map(|task| &task.threads) {
             Image::open(dir, &format!("core-{tid}.img"), &[common, &[CORE]].concat())?.skip()?;
         }
-        for name in pagemaps(dir)? {
-            pagemap::check(dir, &name, common)?;
-        }
+        pagemap::check_all(dir, &pagemaps(dir)?, common, &tasks)?;
         Ok(Self {
             dir: dir.to_owned(),
             tasks,
@@ -245,6 +243,24 @@ mod tests {
         assert!(reason(dir.path()).starts_with("pages-3.img is damaged"));
         fs::write(dir.path().join("pages-3.img"), vec![0; 2 * page]).unwrap();
         Images::read(dir.path()).unwrap();
+    }
+
+    /// Of a process and of shared memory that an earlier dump had, the pages of both overwritten by this one's.
+    #[test]
+    fn what_an_earlier_dump_left_is_not_looked_at() {
+        let dir = checkpoint();
+        let map = |pages_id, pages| {
+            let present = PagemapEntry { flags: Some(PRESENT), nr_pages: Some(pages), ..Default::default() };
+            image(&[COMMON, PAGEMAP], &[PagemapHead { pages_id }.encode_to_vec(), present.encode_to_vec()])
+        };
+        fs::write(dir.path().join("pagemap-1.img"), map(1, 1)).unwrap();
+        fs::write(dir.path().join("pages-1.img"), vec![0; rustix::param::page_size()]).unwrap();
+        for left_over in ["pagemap-12.img", "pagemap-shmem-9.img"] {
+            fs::write(dir.path().join(left_over), map(1, 9)).unwrap();
+        }
+        Images::read(dir.path()).unwrap();
+        fs::write(dir.path().join("pagemap-shmem-8.img"), map(2, 1)).unwrap();
+        assert!(reason(dir.path()).starts_with("there is no pages-2.img"));
     }
 
     #[test]

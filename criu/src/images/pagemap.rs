@@ -1,11 +1,12 @@
 //! `pagemap-*.img`: which pages of a process, or of a piece of shared memory, are where.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use proto::criu::images::{PagemapEntry, PagemapHead};
 
-use super::Error;
 use super::image::{Image, open};
+use super::{Error, Task};
 
 const PAGEMAP: u32 = 0x5608_4025;
 
@@ -74,14 +75,35 @@ impl Pagemap {
     }
 }
 
-/// The pages file has what the map says.
-pub(super) fn check(dir: &Path, name: &str, common: &[u32]) -> Result<(), Error> {
+/// Every pages file has what its map says. Maps of processes that are not in the tree are left over from an earlier dump into
+/// the same directory (Podman keeps one), and their pages may have been overwritten. Of shared memory no tree tells which
+/// maps count, but one whose pages are a process's does not.
+pub(super) fn check_all(dir: &Path, names: &[String], common: &[u32], tasks: &[Task]) -> Result<(), Error> {
+    let mut processes = BTreeMap::new();
+    let mut shared = BTreeMap::new();
+    for name in names {
+        let of = name.trim_start_matches("pagemap-").trim_end_matches(".img");
+        let found = match of.parse::<u32>() {
+            Ok(pid) if tasks.iter().any(|task| task.pid == pid) => &mut processes,
+            Ok(_) => continue,
+            Err(_) => &mut shared,
+        };
+        let (file, pages) = needed(dir, name, common)?;
+        let smallest = found.entry(file).or_insert(pages);
+        *smallest = pages.min(*smallest);
+    }
+    shared.retain(|file, _| !processes.contains_key(file));
+    processes.into_iter().chain(shared).try_for_each(|(file, pages)| check_size(dir, file, pages))
+}
+
+/// The pages file of a map, and how many pages are to be in it.
+fn needed(dir: &Path, name: &str, common: &[u32]) -> Result<(String, u64), Error> {
     let mut map = Pagemap::open(dir, name, common)?;
     let mut pages: u64 = 0;
     while let Some(run) = map.next()? {
         pages = pages.saturating_add(if run.place == Place::Here { run.pages } else { 0 });
     }
-    check_size(dir, map.pages_file(), pages)
+    Ok((map.pages_file(), pages))
 }
 
 /// The pages file has as many pages; there need be none for none.
