@@ -23,7 +23,7 @@ pub(crate) fn prepare(host: &Host) {
 }
 
 /// Which process counts, and how far it is.
-fn count(node: &Node, id: &str) -> (u64, u64) {
+pub(crate) fn count(node: &Node, id: &str) -> (u64, u64) {
     let line = node.run(["ctr", "task", "exec", "--exec-id", "count", id, "cat", "/count"]).unwrap();
     let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap());
     (numbers.next().unwrap(), numbers.next().unwrap())
@@ -33,13 +33,18 @@ fn start_counter(host: &Host) {
     let runtime = host.lane.runtime.name();
     let counter = ["/bin/workload", "counter", "--file", "/count", "--interval-ms", "5"];
     host.ctr_ok(&[&["run", "-d", "--runtime", runtime, Image::Workload.name(), "c1"][..], &counter].concat());
+    wait_for_count(host);
+}
+
+/// Until c1 has counted.
+pub(crate) fn wait_for_count(host: &Host) {
     let running = || host.ctr(&["task", "exec", "--exec-id", "look", "c1", "test", "-s", "/count"]).code() == 0;
     host.wait("it counts", running);
 }
 
 /// Into an image of containerd's, with the writable layer.
 #[track_caller]
-fn checkpoint(host: &Host) {
+pub(crate) fn checkpoint(host: &Host) {
     let output = host
         .node
         .exec_within(LONG, ["ctr", "container", "checkpoint", "--rw", "--image", "--task", "c1", CHECKPOINT])
@@ -48,18 +53,18 @@ fn checkpoint(host: &Host) {
 }
 
 #[track_caller]
-fn restore(node: &Node, id: &str) {
+pub(crate) fn restore(node: &Node, id: &str) {
     let output = node.exec_within(LONG, ["ctr", "container", "restore", "--rw", "--live", id, CHECKPOINT]).unwrap();
     assert_eq!(output.code(), 0, "{}\n{}", output.error_text(), node.containerd_log());
 }
 
-fn forget_checkpoint(node: &Node) {
+pub(crate) fn forget_checkpoint(node: &Node) {
     node.run(["ctr", "image", "rm", "--sync", CHECKPOINT]).unwrap();
 }
 
 /// The same process, and no count is lost or doubled: it is past what was seen before, by no more than has passed.
 #[track_caller]
-fn assert_goes_on(node: &Node, id: &str, (start, before): (u64, u64)) {
+pub(crate) fn assert_goes_on(node: &Node, id: &str, (start, before): (u64, u64)) {
     let (restored, first) = count(node, id);
     assert_eq!(restored, start, "another process counts");
     assert!(first >= before, "{first} after {before}");

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use test_fixtures::{Image, Output};
 
+use crate::checkpoint::{self, assert_goes_on, count, forget_checkpoint, restore};
 use crate::cli::program;
 use crate::host::{Check, Host, LONG};
 
@@ -13,16 +14,22 @@ pub(crate) const CHECKS: &[Check] = &[
     ("exec, pause, resume, kill, delete", verbs),
     ("stdin", stdin),
     ("refusals", refusals),
+    ("checkpoint, run on, restore", checkpoint_and_restore),
 ];
 
 /// A first container: directories that it brings stay, and are no leaks.
 pub(crate) fn prepare(host: &Host) {
+    checkpoint::prepare(host);
     runs(host, &["true"]);
 }
 
 fn ctr_run<'a>(host: &'a Host, flags: &[&'a str], command: &[&'a str]) -> Vec<&'a str> {
+    ctr_run_image(host, Image::Busybox, flags, command)
+}
+
+fn ctr_run_image<'a>(host: &'a Host, image: Image, flags: &[&'a str], command: &[&'a str]) -> Vec<&'a str> {
     let runtime = ["ctr", "run", "--runtime", "io.containerd.runc.v2", "--runc-binary", program(host)];
-    [&runtime[..], flags, &[Image::Busybox.name(), "c1"], command].concat()
+    [&runtime[..], flags, &[image.name(), "c1"], command].concat()
 }
 
 fn runs(host: &Host, command: &[&str]) -> Output {
@@ -80,4 +87,22 @@ fn refusals(host: &Host) {
         "{}",
         output.error_text()
     );
+}
+
+fn checkpoint_and_restore(host: &Host) {
+    let counter = ["/bin/workload", "counter", "--file", "/count", "--interval-ms", "5"];
+    host.node.run(ctr_run_image(host, Image::Workload, &["-d"], &counter)).unwrap();
+    checkpoint::wait_for_count(host);
+    let before = count(&host.node, "c1");
+    checkpoint::checkpoint(host);
+    assert_eq!(host.status("c1").as_deref(), Some("RUNNING"));
+    assert_goes_on(&host.node, "c1", before);
+    host.kill_and_remove("c1");
+
+    restore(&host.node, "again");
+    assert_goes_on(&host.node, "again", before);
+    host.ctr_ok(&["task", "pause", "again"]);
+    host.ctr_ok(&["task", "resume", "again"]);
+    host.kill_and_remove("again");
+    forget_checkpoint(&host.node);
 }
