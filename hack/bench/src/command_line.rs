@@ -9,13 +9,17 @@ use crate::bundle::{Bundle, run};
 use crate::contestant::Contestant;
 use crate::error::Error;
 use crate::measure::{Figures, timed};
-use crate::report::Figure;
+use crate::report::{Figure, Unit};
+
+/// `floor.c`, which makes the least of a container that runs a program.
+const FLOOR: &str = "rtc-floor";
 
 pub(crate) fn measure(contestant: Contestant, id: &str, spec: &Value, rootfs: &Path) -> Result<Figures, Error> {
     let runtime = contestant.name();
     let bundle = Bundle::with_root(id, spec, &["/bin/true"], rootfs)?;
     let (run_true, _) = timed(|| run(Command::new(runtime).args(["run", "--bundle"]).arg(&bundle.dir).arg(id)))?;
     drop(bundle);
+    let (floor, _) = timed(|| run(Command::new(FLOOR).arg(rootfs).args([id, "/bin/true"])))?;
 
     let bundle = Bundle::with_root(id, spec, &["/bin/sleep", "1000"], rootfs)?;
     let mut create = Command::new(runtime);
@@ -27,6 +31,8 @@ pub(crate) fn measure(contestant: Contestant, id: &str, spec: &Value, rootfs: &P
     let (delete, _) = timed(|| run(Command::new(runtime).args(["delete", "--force", id])))?;
     Ok(vec![
         (Figure::time("run of true"), run_true),
+        (Figure::time("run of true: the floor"), floor),
+        (Figure::new("run of true, by the floor".to_owned(), Unit::Times), run_true / floor),
         (Figure::time("create"), create),
         (Figure::time("start"), start),
         (Figure::time("exec of true"), exec),

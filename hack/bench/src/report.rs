@@ -18,6 +18,8 @@ pub(crate) enum Unit {
     Mebibytes,
     #[serde(rename = "MiB/s")]
     MebibytesPerSecond,
+    #[serde(rename = "times")]
+    Times,
 }
 
 impl Unit {
@@ -26,6 +28,7 @@ impl Unit {
             Self::Milliseconds => "ms",
             Self::Mebibytes => "MiB",
             Self::MebibytesPerSecond => "MiB/s",
+            Self::Times => "times",
         }
     }
 }

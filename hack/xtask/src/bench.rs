@@ -1,14 +1,17 @@
 //! Makes a node and runs the benchmark (`hack/bench`) in it.
 
 use std::fs;
+use std::process::Command;
 
 use test_fixtures::{Cgroups, Image, Node, NodeConfig, Tree, artifact};
 
 use crate::error::Error;
-use crate::process::say;
+use crate::process::{self, say};
 use crate::{build, host};
 
 const BINARY: &str = "rtc-bench";
+/// The least that a runtime could do, to measure how far from it they are.
+const FLOOR: &str = "rtc-floor";
 const ROOTFS: &str = "/var/lib/bench/rootfs";
 const RESULT: &str = "/tmp/bench.json";
 
@@ -30,9 +33,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     if !args.no_build {
         build::all()?;
         build::binaries(&["--package", BINARY])?;
+        build_floor()?;
     }
     let node = Node::start(NodeConfig { tree: args.tree, images: vec![Image::Workload], ..NodeConfig::default() })?;
     node.copy_in(&artifact::find(BINARY)?, "/usr/local/bin/rtc-bench")?;
+    node.copy_in(&artifact::find(FLOOR)?, "/usr/local/bin/rtc-floor")?;
     node.unpack(Image::Workload, ROOTFS)?;
     if node.cgroups() == Cgroups::Hybrid {
         // crun refuses a hybrid host whose unified tree has any controller, if only hugetlb, though it needs none of it.
@@ -54,4 +59,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         say(&format!("\nwritten to {}", path.display()));
     }
     Ok(())
+}
+
+fn build_floor() -> Result<(), Error> {
+    let source = artifact::workspace().join("hack/bench/floor.c");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o"])
+        .arg(artifact::directory().join(FLOOR))
+        .arg(source);
+    process::run(&mut gcc)
 }
