@@ -3,6 +3,7 @@
 //! | where | what |
 //! | --- | --- |
 //! | [`tree`] | the root trees that nodes and machines are made from: Debian with containerd 1.6, 1.7 and 2.1 |
+//! | `suites` | a further tree, with the field's public suites for OCI runtimes in it |
 //! | [`cache`] | where those trees, and other things that take long to make, are kept |
 //! | [`node`] | [`Node`]: a host of its own in namespaces, with containerd in it; exec, files, links, leaks |
 //! | [`vm`] | [`Vm`]: a virtual machine with a kernel of its own, which has what this host's may lack |
@@ -33,6 +34,7 @@ pub mod fake_criu;
 pub mod image;
 pub mod node;
 mod owner;
+mod suites;
 pub mod tree;
 pub mod vm;
 

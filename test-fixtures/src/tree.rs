@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::{Error, Result, cache};
+use crate::{Error, Result, cache, suites};
 
 const MIRROR: &str = "http://deb.debian.org/debian";
 const SCRIPTS: &str = "/usr/share/debootstrap/scripts";
@@ -50,21 +50,27 @@ pub enum Tree {
     Trixie,
     /// Debian 14: containerd 2.1.9, runc 1.3.6, crun 1.28, CRIU 4.2.1. Its CRIU is the one for checkpoint tests.
     Forky,
+    /// Debian 14 with the field's public suites for OCI runtimes in it, built, and with Podman.
+    Suites,
 }
 
 impl Tree {
+    /// Those that tests run in.
     pub const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Forky];
 
     pub fn suite(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
-            Self::Forky => "forky",
+            Self::Forky | Self::Suites => "forky",
         }
     }
 
     /// Where the complete tree is or will be.
     pub fn path(self) -> PathBuf {
+        if let Self::Suites = self {
+            return suites::path();
+        }
         let words = [REVISION, self.suite()].into_iter().chain(self.packages());
         cache::directory().join("trees").join(format!("{}-{}", self.suite(), cache::hash(words)))
     }
@@ -76,11 +82,14 @@ impl Tree {
     }
 
     /// The tree's root directory, made first when it is missing: about a minute and 450 MB. Blocks, also while another
-    /// process makes it. `progress` is called once before work that takes long.
+    /// process makes it. `progress` is called before work that takes long.
     ///
     /// # Errors
     /// When debootstrap is missing or fails; nothing is left behind then.
-    pub fn ensure(self, progress: impl FnOnce(&str)) -> Result<PathBuf> {
+    pub fn ensure(self, progress: impl Fn(&str)) -> Result<PathBuf> {
+        if let Self::Suites = self {
+            return suites::ensure(&progress);
+        }
         let path = self.path();
         cache::ensure(&path, |partial| {
             progress(&format!("making the {} root tree in {} (about a minute, once)", self.suite(), path.display()));

@@ -7,6 +7,7 @@
 //! | `check` | format, lints, dependencies, and the layering of the crates |
 //! | `fuzz` | libFuzzer on the parsers |
 //! | `bench` | rtc beside runc's shim |
+//! | `suites` | the public suites for OCI runtimes, against rtc and its peers |
 //! | `node` | a shell in a test node |
 //! | `vm` | a shell in a virtual machine |
 //! | `build` | the static release binaries |
@@ -23,6 +24,7 @@ mod host;
 mod install;
 mod node;
 mod process;
+mod suites;
 mod test;
 mod vm;
 
@@ -50,6 +52,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Measures rtc beside runc's shim with runc and with crun; writes target/bench.json
     Bench(bench::Args),
+    /// Runs the public suites for OCI runtimes against rtc, runc and crun
+    Suites(suites::Args),
     /// Builds the static binaries
     Build,
     /// Builds the shim and the command line and installs them, with manual pages and shell completions
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
         Command::E2e(args) => test::run(&args, test::Which::EndToEnd),
         Command::Fuzz(args) => fuzz::run_targets(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Suites(args) => suites::run(&args),
         Command::Build => host::prepare().and_then(|()| build::all()).map(drop),
         Command::Install { prefix } => install::install(&prefix),
         Command::Check => check::run_checks(),

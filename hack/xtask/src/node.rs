@@ -11,8 +11,8 @@ use crate::process::say;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What it is made of: bookworm, trixie or forky (containerd 1.6, 1.7, 2.1)
-    #[arg(long, default_value = "trixie", value_parser = tree)]
+    /// What it is made of: bookworm, trixie or forky (containerd 1.6, 1.7, 2.1), or suites (forky with the public suites)
+    #[arg(long, default_value = "trixie", value_parser = tree_or_suites)]
     tree: Tree,
     /// cgroup2 alone, where the host has the v1 hierarchies too
     #[arg(long)]
@@ -61,6 +61,10 @@ fn shell(args: &Args) -> Result<u8, Error> {
 
 fn is_built(name: &str) -> bool {
     !matches!(artifact::find(name), Err(FixtureError::NotBuilt { .. }))
+}
+
+fn tree_or_suites(name: &str) -> Result<Tree, String> {
+    if name == "suites" { Ok(Tree::Suites) } else { tree(name) }
 }
 
 pub(crate) fn tree(name: &str) -> Result<Tree, String> {

@@ -17,7 +17,7 @@ impl Node {
     pub(super) fn write_containerd_config(&self) -> Result<()> {
         let config = match self.tree() {
             Tree::Bookworm | Tree::Trixie => include_str!("containerd-1.toml"),
-            Tree::Forky => include_str!("containerd-2.toml"),
+            Tree::Forky | Tree::Suites => include_str!("containerd-2.toml"),
         };
         self.write("/etc/containerd/config.toml", config)?;
         self.write("/etc/cni/net.d/10-rtc.conflist", include_str!("cni.conflist"))
