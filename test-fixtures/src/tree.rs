@@ -108,13 +108,12 @@ pub(crate) fn debootstrap(suite: &str, packages: &[&str], into: &Path) -> Result
     };
     // In a mount namespace of its own: the proc that it mounts in the tree goes with it, however it ends.
     let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "--propagation", "private", "debootstrap", "--variant=minbase"])
-        .arg(format!("--include={}", packages.join(",")))
-        .arg(suite)
-        .arg(into)
-        .arg(MIRROR)
-        .arg(script);
+    command.args(["--mount", "--propagation", "private", "debootstrap", "--variant=minbase"]);
+    // It takes an empty list for a mistake.
+    if !packages.is_empty() {
+        command.arg(format!("--include={}", packages.join(",")));
+    }
+    command.arg(suite).arg(into).arg(MIRROR).arg(script);
     complete(&format!("debootstrap {suite}"), &mut command)?;
     cache::remove(&into.join("var/cache/apt/archives"))
 }

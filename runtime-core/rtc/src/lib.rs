@@ -13,6 +13,7 @@ mod checkpoint;
 mod completion;
 mod context;
 mod create;
+mod dashes;
 mod delete;
 mod descriptors;
 mod diff;

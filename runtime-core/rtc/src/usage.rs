@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Args as _, CommandFactory, FromArgMatches};
 
 use crate::args::{Args, Command, Global};
+use crate::dashes;
 use crate::error::Error;
 use crate::log;
 use crate::output;
@@ -17,6 +18,7 @@ const NO_COMMAND: u8 = 3;
 /// # Errors
 /// For [`refuse`].
 pub(crate) fn parse(args: &[OsString]) -> Result<Args, clap::Error> {
+    let args = &*dashes::doubled(args);
     // The first word that is a command's name is the command, or what follows is not understood and all of it looked at again.
     let command = args.iter().skip(1).find_map(|word| Command::definition(word.to_str()?));
     if let Some(command) = command {
