@@ -73,6 +73,9 @@ impl<R: Request> Worker<R> {
         let mut command = Command::new(criu.path());
         command.arg("swrk").arg(theirs.as_raw_fd().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone().map_err(failed)?);
+        if let Some(libdir) = request.common().and_then(|common| common.libdir.as_ref()) {
+            command.env("CRIU_LIBS_DIR", libdir);
+        }
         // A terminal's interrupt ends this process, and CRIU is to live and take its work back.
         command.process_group(0);
         let mut inherited: Vec<_> = request.inherited().iter().map(BorrowedFd::as_raw_fd).collect();

@@ -153,6 +153,8 @@ pub struct Common {
     pub mntns_compat_mode: bool,
     pub skip_file_rwx_check: bool,
     pub display_stats: bool,
+    /// Where the plugins are (`--libdir`). There is no field for it in the request: CRIU is given it in its environment.
+    pub libdir: Option<PathBuf>,
 }
 
 impl PageServer {
@@ -250,6 +252,7 @@ impl Common {
             mntns_compat_mode: false,
             skip_file_rwx_check: false,
             display_stats: false,
+            libdir: None,
         }
     }
 
@@ -365,6 +368,30 @@ pub(crate) fn text(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_flag_has_its_own_field_of_the_request() {
+        type Case = (fn(&mut Common), fn(&rpc::CriuOpts) -> bool);
+        let cases: &[Case] = &[
+            (|common| common.shell_job = true, rpc::CriuOpts::shell_job),
+            (|common| common.ext_unix_sk = true, rpc::CriuOpts::ext_unix_sk),
+            (|common| common.tcp_established = true, rpc::CriuOpts::tcp_established),
+            (|common| common.tcp_close = true, rpc::CriuOpts::tcp_close),
+            (|common| common.file_locks = true, rpc::CriuOpts::file_locks),
+            (|common| common.link_remap = true, rpc::CriuOpts::link_remap),
+            (|common| common.auto_dedup = true, rpc::CriuOpts::auto_dedup),
+            (|common| common.lazy_pages = true, rpc::CriuOpts::lazy_pages),
+            (|common| common.orphan_pts_master = true, rpc::CriuOpts::orphan_pts_master),
+            (|common| common.evasive_devices = true, rpc::CriuOpts::evasive_devices),
+        ];
+        for (at, (tell, _)) in cases.iter().enumerate() {
+            let mut common = Common::new(std::fs::File::open("/").unwrap().into());
+            tell(&mut common);
+            let opts = common.encode();
+            let heard: Vec<usize> = (0..cases.len()).filter(|&other| cases[other].1(&opts)).collect();
+            assert_eq!(heard, [at]);
+        }
+    }
 
     #[test]
     fn a_page_server_is_an_address_and_a_port() {

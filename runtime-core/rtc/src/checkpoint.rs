@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use runtime_core::container::{CgroupMode, CheckpointOptions, Container, CriuOptions, PageServer, Status};
+use runtime_core::container::{
+    CgroupMode, CheckpointOptions, Container, CriuOptions, External, NetworkLock, PageServer, Status,
+    parse_network_lock,
+};
 
 use crate::context::Context;
 use crate::error::Error;
@@ -40,6 +43,10 @@ pub(crate) struct Checkpoint {
     #[arg(long)]
     tcp_established: bool,
 
+    /// Leave out established TCP connections: they are closed at restore
+    #[arg(long)]
+    tcp_close: bool,
+
     /// Leave out TCP connections that are not accepted yet
     #[arg(long)]
     tcp_skip_in_flight: bool,
@@ -47,6 +54,10 @@ pub(crate) struct Checkpoint {
     /// Give deleted files that are open a name again
     #[arg(long)]
     link_remap: bool,
+
+    /// The largest deleted file that is carried, in bytes or with K, M or G behind it [default: 1M]
+    #[arg(long, value_name = "SIZE", value_parser = ghost_limit)]
+    ghost_limit: Option<u32>,
 
     /// Allow unix sockets whose other end is outside the container
     #[arg(long)]
@@ -107,6 +118,26 @@ pub(crate) struct Checkpoint {
     /// Do not look first for what CRIU would fail at
     #[arg(long, conflicts_with = "check")]
     skip_check: bool,
+
+    /// Watch what is written to memory from now on, for a later dump that has this one for its parent
+    #[arg(long)]
+    track_mem: bool,
+
+    /// How to keep packets out meanwhile: iptables, nftables or skip
+    #[arg(long, value_name = "METHOD", value_parser = parse_network_lock)]
+    network_lock: Option<NetworkLock>,
+
+    /// A thing that is not in the images, under a name for restore: TYPE[ID]:NAME, as CRIU takes it
+    #[arg(long, value_name = "EXTERNAL")]
+    external: Vec<External>,
+
+    /// Where CRIU's plugins are
+    #[arg(long, value_name = "DIR")]
+    libdir: Option<PathBuf>,
+
+    /// End processes that exec has started with the container; a checkpoint does not carry them, and is refused else
+    #[arg(long)]
+    end_execs: bool,
 }
 
 impl Checkpoint {
@@ -163,8 +194,14 @@ impl Checkpoint {
             empty_net_ns: !self.empty_ns.is_empty(),
             auto_dedup: self.auto_dedup,
             manage_cgroups: self.manage_cgroups_mode,
-            ..CriuOptions::default()
+            tcp_close: self.tcp_close,
+            ghost_limit: self.ghost_limit,
+            network_lock: self.network_lock,
+            track_mem: self.track_mem,
+            libdir: self.libdir.as_deref().map(absolute).transpose()?,
         };
+        options.external = self.external.clone();
+        options.end_execs = self.end_execs;
         Ok(options)
     }
 
@@ -207,6 +244,11 @@ pub(crate) fn cgroup_mode(text: &str) -> Result<CgroupMode, &'static str> {
     }
 }
 
+fn ghost_limit(text: &str) -> Result<u32, &'static str> {
+    runtime_core::container::parse_ghost_limit(text)
+        .ok_or("a number of bytes below 4G, or one with K, M or G behind it")
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{FromArgMatches, Subcommand};
@@ -227,7 +269,8 @@ mod tests {
         let options = options(
             "rtc checkpoint web --image-path /i --work-path w --tcp-established --file-locks --lazy-pages \
              --page-server [::1]:7 --status-fd -1 --manage-cgroups-mode ignore --empty-ns network --leave-running \
-             --checksum-pages",
+             --checksum-pages --tcp-close --ghost-limit 2M --network-lock skip --external mnt[/a]:a \
+             --external tty[1:2] --libdir /p --track-mem --end-execs",
         );
         let options = options.unwrap();
         assert_eq!(options.image_dir, Path::new("/i"));
@@ -237,6 +280,10 @@ mod tests {
         let criu = options.criu;
         assert!(criu.tcp_established && criu.file_locks && criu.empty_net_ns && !criu.shell_job);
         assert_eq!(criu.manage_cgroups, Some(CgroupMode::Ignore));
+        assert!(criu.tcp_close && criu.track_mem && options.end_execs);
+        assert_eq!((criu.ghost_limit, criu.network_lock), (Some(2 << 20), Some(NetworkLock::Skip)));
+        assert_eq!(criu.libdir.as_deref(), Some(Path::new("/p")));
+        assert_eq!(options.external.iter().map(ToString::to_string).collect::<Vec<_>>(), ["mnt[/a]:a", "tty[1:2]"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!   wait                            foreground: signals go on to it, until it ends
 //! ```
 
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -172,6 +173,11 @@ impl Launch {
     pub(crate) fn attach(&mut self, started: &mut Started, kind: &str) -> Result<(), Error> {
         if let Some(socket) = &self.pidfd {
             socket.send(kind, started.child.pidfd())?;
+        }
+        if let Some(master) = started.console.as_ref().filter(|_| !started.input.is_empty()) {
+            let master = master.try_clone().map_err(Error::system("duplicate the terminal"))?;
+            let typed = std::fs::File::from(master).write_all(&started.input);
+            typed.map_err(Error::system("type what was not read"))?;
         }
         match (started.console.take(), &self.console, &mut self.foreground) {
             // The name that Go gives a master.

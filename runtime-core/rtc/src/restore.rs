@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use runtime_core::container::{CgroupMode, Container, CriuOptions, RestoreCheck, RestoreOptions};
+use runtime_core::container::{
+    CgroupMode, Container, CriuOptions, External, NetworkLock, RestoreCheck, RestoreOptions, parse_network_lock,
+};
 
 use crate::bundle::Bundle;
 use crate::checkpoint::{absolute, cgroup_mode};
@@ -49,6 +51,10 @@ pub(crate) struct Restore {
     #[arg(long)]
     tcp_established: bool,
 
+    /// Close TCP connections
+    #[arg(long)]
+    tcp_close: bool,
+
     /// Allow unix sockets whose other end is outside the container
     #[arg(long)]
     ext_unix_sk: bool,
@@ -92,6 +98,19 @@ pub(crate) struct Restore {
     /// With --check: text or json
     #[arg(long, value_name = "FORMAT", requires = "check", default_value = "text", hide_default_value = true)]
     format: Format,
+
+    /// How packets were kept out at the checkpoint: iptables, nftables or skip
+    #[arg(long, value_name = "METHOD", value_parser = parse_network_lock)]
+    network_lock: Option<NetworkLock>,
+
+    /// What takes the place of a thing that is not in the images: TYPE[NAME]:VALUE, as CRIU takes it. mnt[DESTINATION]:SOURCE
+    /// gives a bind mount of the spec another source
+    #[arg(long, value_name = "EXTERNAL")]
+    external: Vec<External>,
+
+    /// Where CRIU's plugins are
+    #[arg(long, value_name = "DIR")]
+    libdir: Option<PathBuf>,
 }
 
 impl Restore {
@@ -102,6 +121,7 @@ impl Restore {
         // Before the bundle's directory is entered.
         let image_dir = absolute(self.image_path.as_deref().unwrap_or(Path::new("checkpoint")))?;
         let work_dir = self.work_path.as_deref().map(absolute).transpose()?;
+        let libdir = self.libdir.as_deref().map(absolute).transpose()?;
         let new = self.new.absolute()?;
         let bundle = Bundle::load(new.bundle.as_deref(), new.config.as_deref())?;
         if self.check {
@@ -123,11 +143,15 @@ impl Restore {
             empty_net_ns: !self.empty_ns.is_empty(),
             auto_dedup: self.auto_dedup,
             manage_cgroups: self.manage_cgroups_mode,
+            tcp_close: self.tcp_close,
+            network_lock: self.network_lock,
+            libdir,
             ..CriuOptions::default()
         };
         options.lazy_pages = self.lazy_pages;
         options.lsm_profile = self.lsm_profile;
         options.lsm_mount_context = self.lsm_mount_context;
+        options.external = self.external;
         let progress = Progress::of_restore(&options.image_dir);
         let (container, mut started) = Container::restore(options)?;
         // Before the container's own output comes.

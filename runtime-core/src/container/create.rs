@@ -325,7 +325,7 @@ fn container(
         pidfd: Some(pidfd),
         channel: Mutex::new(Some(channel).filter(|_| options.start_by == StartBy::Creator)),
     };
-    Ok((container, Started { child, console }))
+    Ok((container, Started { child, console, input: Vec::new() }))
 }
 
 fn plan(options: &CreateOptions, namespaces: &Namespaces, cgroup: &Cgroup) -> Result<Plan> {

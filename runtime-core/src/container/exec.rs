@@ -69,7 +69,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
         options.pid_file.as_ref().and_then(|path| std::fs::remove_file(path).ok());
     })?;
     match launched.into_parts() {
-        Some((child, _)) => Ok(Started { child, console }),
+        Some((child, _)) => Ok(Started { child, console, input: Vec::new() }),
         None => Err(Error::NotFound { id: id.clone() }),
     }
 }

@@ -54,9 +54,10 @@ use crate::init::channel::Channel;
 use crate::{ContainerId, Pid, Result, Signal};
 pub use checkpoint::{
     CgroupMode, Change, CheckpointError, CheckpointOptions, Checkpointed, Checksums, Comparison, CriuOptions,
-    Difference, Finding, FindingKind, HostDescription, Inspection, Maker, MemoryChange, NetworkLock, OptionChange,
-    OwnedFile, PageServer, ProcessName, Record, Report, RestoreCheck, RestoreOptions, RestoreTimings, STALL, Sets,
-    Severity, SizeChange, Timings, Transport, Verify,
+    Difference, External, Finding, FindingKind, Held, HostDescription, Input, Inspection, Maker, MemoryChange,
+    NetworkLock, OptionChange, OwnedFile, PageServer, ProcessName, Record, Report, RestoreCheck, RestoreOptions,
+    RestoreTimings, STALL, Sets, Severity, SizeChange, Stranger, Timings, Transport, Verify, parse_ghost_limit,
+    parse_network_lock,
 };
 pub use maps::IdMapsError;
 pub use status::Status;
@@ -136,6 +137,8 @@ pub struct Started {
     pub child: Child,
     /// The pty's master where [`Stdio::Terminal`] was asked for.
     pub console: Option<OwnedFd>,
+    /// Of a restored container with a terminal: to be typed into it before anything else.
+    pub input: Vec<u8>,
 }
 
 /// A further process in a running container.

@@ -14,6 +14,7 @@
 //! CRIU wants a root that is a mount point and whose parent is not mounted over, hence criu-root (as with runc). What fails
 //! is undone whole: processes through the cgroup, then cgroup and state directory.
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -21,15 +22,17 @@ use std::sync::Mutex;
 
 use criu::images::Images;
 use criu::{Answer, CgroupRoot, Common, Criu, Log, MINIMUM, Notification};
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, Spec};
 
+use super::checkpoint::annotations::{self, Annotated};
+use super::checkpoint::input::{self, Carried};
 use super::checkpoint::inventory;
 use super::checkpoint::manifest::Manifest;
 use super::checkpoint::network::{self, is_in_images};
 use super::checkpoint::swrk::{InCgroups, Plain, with_root};
 use super::checkpoint::work::{Work, open_dir};
 use super::checkpoint::{
-    self, CheckpointError, CriuOptions, RestoreOptions, aftermath, mounts, namespaces, phases, stdio,
+    self, CheckpointError, CriuOptions, External, RestoreOptions, aftermath, mounts, namespaces, phases, stdio, typed,
 };
 use super::create::{NewCgroup, ROLL_BACK, hooks_of, new_state};
 use super::namespaces::Namespaces;
@@ -61,6 +64,9 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
         inventory::check_all(&options.image_dir, manifest).map_err(failed(id))?;
     }
     check_stdio(&images, &create.stdio).map_err(failed(id))?;
+    let unread = manifest.as_ref().and_then(|manifest| manifest.unread);
+    let unread = unread.map(|unread| input::load(&options.image_dir, unread)).transpose().map_err(failed(id))?;
+    let unread = unread.unwrap_or_default();
     let criu = Criu::find().map_err(criu_failed)?;
 
     let process = create.spec.process().as_ref().ok_or(spec::Error::Missing { field: "process" })?;
@@ -69,10 +75,14 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
         Cgroup::of_spec(id, &create.spec, create.cgroup_driver).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
     let files = manifest.as_ref().map(|manifest| manifest.stdio_files.as_slice()).unwrap_or_default();
     let descriptors = images.descriptors.as_deref().unwrap_or_default();
-    let stdio = stdio::settle(descriptors, files, &create.stdio).map_err(failed(id))?;
+    let stdio = stdio::settle(descriptors, files, &create.stdio);
+    let stdio = stdio.and_then(|stdio| input::give(&unread, stdio)).map_err(failed(id))?;
     let state = new_state(create, &stdio, process, &namespaces, &cgroup)?;
     let directory = Directory::new(&create.root, id);
+    let annotated = annotations::read(&state.annotations).map_err(failed(id))?;
+    let external = [annotated.external_restore.as_slice(), &options.external].concat();
     let mut spec = create.spec.clone();
+    remap(&mut spec, &external);
     let notify = manifest.as_ref().is_some_and(|manifest| manifest.has_mount(notify::inside()));
     if notify {
         notify::add_to(&mut spec, directory.path());
@@ -81,8 +91,23 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
 
     directory.make()?;
     let cgroup = NewCgroup::new(id, &cgroup);
-    let restore =
-        Restore { options, id, images, manifest, stdio, criu, cgroup: &cgroup, plan, notify, directory: &directory };
+    let cgroup = &cgroup;
+    let directory = &directory;
+    let restore = Restore {
+        options,
+        id,
+        images,
+        manifest,
+        unread,
+        annotated,
+        external,
+        stdio,
+        criu,
+        cgroup,
+        plan,
+        notify,
+        directory,
+    };
     restore.run(state).map_err(|err| {
         let undone = cgroup.undo(|cgroup| cgroup.kill(ROLL_BACK).and_then(|()| cgroup.remove(ROLL_BACK)));
         match undone.and(directory.remove()) {
@@ -113,11 +138,26 @@ fn check_stdio(images: &Images, stdio: &Stdio) -> Result<(), CheckpointError> {
     }
 }
 
+/// A bind mount is looked up by its source in the spec.
+fn remap(spec: &mut Spec, external: &[External]) {
+    let mounts: HashMap<&str, &str> = external.iter().filter_map(External::mount).collect();
+    let Some(mut all) = spec.mounts().clone() else { return };
+    for mount in &mut all {
+        if let Some(source) = mount.destination().to_str().and_then(|path| mounts.get(path)) {
+            mount.set_source(Some(source.into()));
+        }
+    }
+    spec.set_mounts(Some(all));
+}
+
 struct Restore<'a> {
     options: &'a RestoreOptions,
     id: &'a ContainerId,
     images: Images,
     manifest: Option<Manifest>,
+    unread: Carried,
+    annotated: Annotated,
+    external: Vec<External>,
     stdio: Stdio,
     criu: Criu,
     cgroup: &'a NewCgroup<'a>,
@@ -132,6 +172,10 @@ struct Arriving<'a> {
     id: &'a ContainerId,
     directory: &'a Directory,
     state: State,
+    /// Typed into the terminal that was, and not read.
+    typed: &'a [u8],
+    /// What the standard input was, if the container is to have a terminal.
+    terminal: Option<&'a str>,
     /// The network namespace is new, and its loopback device is down.
     loopback: bool,
     prestart: Vec<Hook>,
@@ -156,6 +200,11 @@ impl Restore<'_> {
             id: self.id,
             directory: self.directory,
             state,
+            typed: &self.unread.taken,
+            terminal: match &create.stdio {
+                Stdio::Terminal => self.images.descriptors.iter().flatten().map(String::as_str).next().or(Some("")),
+                Stdio::Fds { .. } => None,
+            },
             loopback: self.criu_options().empty_net_ns && network::is_own(&create.spec),
             prestart,
             create_runtime,
@@ -185,14 +234,20 @@ impl Restore<'_> {
         }
         let directory = Directory::new(&create.root, self.id);
         let container = Container { directory, state, pidfd: Some(pidfd), channel: Mutex::new(None) };
-        Ok((container, Started { child, console }))
+        let input = match &console {
+            // What could not be put where it was is typed again, with its echo.
+            Some(_) if !typed::possible() => [self.unread.taken.as_slice(), &self.unread.waiting].concat(),
+            Some(_) => self.unread.waiting.clone(),
+            None => Vec::new(),
+        };
+        Ok((container, Started { child, console, input }))
     }
 
     fn run_criu(&self, arriving: &mut Arriving<'_>) -> Result<Pid> {
         let criu_failed = |err| Error::Criu { id: self.id.clone(), operation: "restore", err: Box::new(err) };
         // The socket of `criu lazy-pages` is there, unless something else is said.
         let lazy = self.options.lazy_pages.then_some(self.options.image_dir.as_path());
-        let work = self.options.work_dir.as_deref().or(lazy);
+        let work = self.options.work_dir.as_deref().or(self.annotated.work_path.as_deref()).or(lazy);
         let work = Work::new(work, self.directory.path()).map_err(failed(self.id))?;
         let root = self.directory.path().join(ROOT);
         fs::create_dir(&root).map_err(CheckpointError::file("mkdir", &root)).map_err(failed(self.id))?;
@@ -245,14 +300,16 @@ impl Restore<'_> {
                 .collect::<Result<_, _>>()?,
             None => mounts::as_runc_names(&self.plan, self.cgroup),
         };
+        mounts::add(&self.external, &mut common);
         self.criu_options().apply(&mut common);
 
         let namespaces = self.manifest.as_ref().map(|manifest| manifest.namespaces.as_slice()).unwrap_or_default();
         let joined = namespaces::to_join(&create.spec, namespaces)?;
         let mut request = criu::RestoreOptions::new(common);
         request.rst_sibling = true;
-        request.lsm_profile = self.options.lsm_profile.clone();
-        request.lsm_mount_context = self.options.lsm_mount_context.clone();
+        let Annotated { lsm_profile, lsm_mount_context, .. } = &self.annotated;
+        request.lsm_profile = self.options.lsm_profile.clone().or_else(|| lsm_profile.clone());
+        request.lsm_mount_context = self.options.lsm_mount_context.clone().or_else(|| lsm_mount_context.clone());
         request.join_namespaces = joined.join;
         request.inherit_fds = joined.inherit;
         let files = self.manifest.as_ref().map(|manifest| manifest.stdio_files.as_slice()).unwrap_or_default();
@@ -266,7 +323,7 @@ impl Restore<'_> {
             Some(manifest) => manifest.options.clone(),
             None => CriuOptions { empty_net_ns: !is_in_images(&self.options.image_dir), ..CriuOptions::default() },
         };
-        self.options.criu.over(&recorded)
+        self.options.criu.over(&self.annotated.criu).over(&recorded)
     }
 }
 
@@ -276,8 +333,11 @@ impl Arriving<'_> {
         match notification {
             Notification::SetupNamespaces { pid } => self.arrived(pid)?,
             Notification::PostSetupNamespaces if self.loopback => self.bring_loopback_up()?,
-            Notification::PostRestore { .. } => self.directory.write(&self.state)?,
-            Notification::OrphanPtsMaster(master) => self.console = Some(master),
+            Notification::PostRestore { .. } => {
+                self.type_again()?;
+                self.directory.write(&self.state)?;
+            }
+            Notification::OrphanPtsMaster(master) if self.is_console(&master) => self.console = Some(master),
             _ => {}
         }
         Ok(Answer::Acknowledge)
@@ -296,6 +356,20 @@ impl Arriving<'_> {
         crate::hooks::run("prestart", &self.prestart, &hook_state)
             .and_then(|()| crate::hooks::run("createRuntime", &self.create_runtime, &hook_state))
             .map_err(|err| Error::Hook { id: self.id.clone(), err })
+    }
+
+    /// A process may have another terminal open, which exec gave it: without a master that one is hung up.
+    fn is_console(&self, master: &OwnedFd) -> bool {
+        let Some(was) = self.terminal else { return false };
+        let name = rustix::pty::ptsname(master, Vec::new());
+        !was.starts_with("/dev/pts/") || name.is_ok_and(|name| name.to_bytes() == was.as_bytes())
+    }
+
+    /// The terminal has its modes by now.
+    fn type_again(&self) -> Result<()> {
+        let Some(console) = self.console.as_ref().filter(|_| typed::possible()) else { return Ok(()) };
+        let refused = CheckpointError::file("put the unread input into", "the new terminal");
+        typed::give(console, self.typed).map_err(refused).map_err(failed(self.id))
     }
 
     fn bring_loopback_up(&self) -> Result<()> {

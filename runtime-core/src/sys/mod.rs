@@ -15,4 +15,5 @@ pub(crate) mod process;
 pub(crate) mod schedule;
 pub(crate) mod seccomp;
 pub(crate) mod swrk;
+pub(crate) mod terminal;
 pub(crate) mod user_namespace;

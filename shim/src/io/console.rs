@@ -15,6 +15,7 @@ use tokio::io::Interest;
 use tokio::sync::Notify;
 
 use super::error::{Error, Stream};
+use super::input::Feed;
 use super::pump;
 use super::watched::{Watched, watch};
 
@@ -35,6 +36,11 @@ impl Console {
         }))
     }
 
+    /// Types what a restored process had not been given yet, where no client will type.
+    pub(super) async fn type_first(self: Arc<Self>, bytes: Vec<u8>) -> io::Result<()> {
+        pump::write_all(&self.master, &bytes).await
+    }
+
     pub(super) fn resize(&self, width: u16, height: u16) -> Result<(), Error> {
         let size = Winsize { ws_col: width, ws_row: height, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&self.master, size).map_err(|err| Error::Resize {
@@ -45,8 +51,8 @@ impl Console {
     }
 
     /// Types what comes from stdin's fifo, and hangs up at its end.
-    pub(super) async fn feed(self: Arc<Self>, stdin: Watched) -> io::Result<()> {
-        let result = pump::copy(&stdin, &self.master).await;
+    pub(super) async fn feed(self: Arc<Self>, stdin: Arc<Feed>) -> io::Result<()> {
+        let result = stdin.type_to_terminal(&self.master).await;
         self.hangup.notify_one();
         result
     }

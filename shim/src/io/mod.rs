@@ -17,6 +17,7 @@ mod console;
 mod error;
 mod fifo;
 mod file;
+mod input;
 mod null;
 mod outlet;
 mod pump;
@@ -29,7 +30,7 @@ mod uri;
 mod watched;
 
 use std::os::fd::OwnedFd;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -43,6 +44,7 @@ use tracing::warn;
 use self::binary::Logger;
 use self::console::Console;
 pub(crate) use self::error::{Error, Stream};
+pub(crate) use self::input::Feed;
 use self::outlet::{Outlets, Source};
 use self::uri::Target;
 pub(crate) use self::watched::{Watched, watch};
@@ -68,6 +70,8 @@ pub(crate) struct StdioConfig {
 pub(crate) struct Io {
     /// What [`Io::start`] begins to move.
     stdin: Option<Stdin>,
+    /// Held by the task that moves it.
+    feed: Weak<Feed>,
     outlets: Outlets,
     /// Keeps stdin's fifo from ending until CloseIO.
     keeper: Option<OwnedFd>,
@@ -102,6 +106,7 @@ impl Io {
         }
         let mut io = Self {
             stdin: None,
+            feed: Weak::new(),
             outlets: Outlets::default(),
             keeper: None,
             console: Weak::new(),
@@ -155,26 +160,20 @@ impl Io {
         Ok(Some(theirs))
     }
 
-    /// Begins to move bytes; `console` is the terminal's master where [`StdioConfig::terminal`] was set. To be called
-    /// once, from inside the tokio runtime, when the process exists.
-    pub(crate) fn start(&mut self, console: Option<OwnedFd>) -> Result<(), Error> {
+    /// Begins to move bytes; `console` is the terminal's master where [`StdioConfig::terminal`] was set, and `first` is
+    /// typed there before anything else. To be called once, from inside the tokio runtime, when the process exists.
+    pub(crate) fn start(&mut self, console: Option<OwnedFd>, first: Vec<u8>) -> Result<(), Error> {
         let console = console.map(Console::new).transpose()?;
-        if let Some(stdin) = self.stdin.take() {
-            let from = watch_fd(stdin.fifo, Interest::READABLE, Stream::Stdin)?;
-            match (stdin.pipe, &console) {
-                (Some(pipe), _) => {
-                    let to = watch_fd(pipe, Interest::WRITABLE, Stream::Stdin)?;
-                    self.tasks.spawn(async move { log_failure(Stream::Stdin, pump::splice(&from, &to).await) });
-                }
-                (None, Some(console)) => {
-                    let console = console.clone();
-                    self.tasks.spawn(async move { log_failure(Stream::Stdin, console.feed(from).await) });
-                }
-                (None, None) => return Err(Error::NoTerminal),
+        match (self.stdin.take(), &console) {
+            (Some(stdin), console) => self.start_stdin(stdin, console.clone(), first)?,
+            (None, Some(console)) if !first.is_empty() => {
+                let console = console.clone();
+                self.tasks.spawn(async move { log_failure(Stream::Stdin, console.type_first(first).await) });
             }
+            (None, _) => {}
         }
         if let Some(console) = &console {
-            self.console = std::sync::Arc::downgrade(console);
+            self.console = Arc::downgrade(console);
         }
         for outlet in self.outlets.take() {
             let source = match (outlet.pipe, &console) {
@@ -187,6 +186,28 @@ impl Io {
             self.tasks.spawn(outlet::run(outlet.stream, source, sink, delivered));
         }
         Ok(())
+    }
+
+    fn start_stdin(&mut self, stdin: Stdin, console: Option<Arc<Console>>, first: Vec<u8>) -> Result<(), Error> {
+        let from = watch_fd(stdin.fifo, Interest::READABLE, Stream::Stdin)?;
+        let feed = Arc::new(Feed::new(from, first));
+        self.feed = Arc::downgrade(&feed);
+        match (stdin.pipe, console) {
+            (Some(pipe), _) => {
+                let to = watch_fd(pipe, Interest::WRITABLE, Stream::Stdin)?;
+                self.tasks.spawn(async move { log_failure(Stream::Stdin, feed.move_to_pipe(&to).await) });
+            }
+            (None, Some(console)) => {
+                self.tasks.spawn(async move { log_failure(Stream::Stdin, console.feed(feed).await) });
+            }
+            (None, None) => return Err(Error::NoTerminal),
+        }
+        Ok(())
+    }
+
+    /// The way to the process's standard input; `None` where there is none, or it has ended.
+    pub(crate) fn feed(&self) -> Option<Arc<Feed>> {
+        self.feed.upgrade()
     }
 
     /// CloseIO: from now on stdin ends when every client has closed its side. What the clients wrote still arrives. May

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::SpliceFFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::input::Turn;
 use super::watched::Watched;
 
 /// More than any pipe holds: each splice(2) moves all there is.
@@ -30,10 +31,19 @@ pub(super) const TTY_BUFFER: usize = 4096;
 /// # Errors
 /// EPIPE where nobody can read the sink any more; what splice(2) says otherwise.
 pub(super) async fn splice(from: &Watched, to: &Watched) -> io::Result<()> {
+    splice_in_turn(from, to, &Turn::default()).await
+}
+
+/// As [`splice`], but for the time that somebody else has the turn.
+///
+/// # Errors
+/// As [`splice`].
+pub(super) async fn splice_in_turn(from: &Watched, to: &Watched, turn: &Turn) -> io::Result<()> {
     let mut moves = 0;
     loop {
         let mut source = from.readable().await?;
         let mut sink = to.writable().await?;
+        let _turn = turn.lock().await;
         match nix::fcntl::splice(from, None, to, None, ALL, SpliceFFlags::SPLICE_F_NONBLOCK) {
             Ok(0) => return Ok(()),
             Ok(_) => {
@@ -64,21 +74,6 @@ fn ready(from: &Watched, to: &Watched) -> nix::Result<(bool, bool)> {
     poll(&mut fds, PollTimeout::ZERO)?;
     let is_ready = |fd: &PollFd<'_>| fd.revents().is_none_or(|events| !events.is_empty());
     Ok((is_ready(&fds[0]), is_ready(&fds[1])))
-}
-
-/// Copies everything from `from` to `to` through a small buffer, until `from` has ended: for terminals.
-///
-/// # Errors
-/// read(2)'s and write(2)'s.
-pub(super) async fn copy(from: &Watched, to: &Watched) -> io::Result<()> {
-    let mut buffer = [0; TTY_BUFFER];
-    loop {
-        let filled = read(from, &mut buffer).await?;
-        if filled == 0 {
-            return Ok(());
-        }
-        write_all(to, &buffer[..filled]).await?;
-    }
 }
 
 /// Waits for input and reads it; 0 at the end.

@@ -11,7 +11,7 @@ use runtime_core::{ErrorKind, Signal};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
-use crate::io::{Io, StdioConfig};
+use crate::io::{Feed, Io, StdioConfig};
 use state::{State, Verb};
 
 /// The code of a process that was asked to start and never ran.
@@ -146,6 +146,11 @@ impl Process {
     /// Takes the stdio over; it is closed with the process.
     pub(crate) fn attach(&self, io: Io) {
         *self.io() = Some(io);
+    }
+
+    /// Who writes its standard input, for a checkpoint.
+    pub(crate) fn input(&self) -> Option<Arc<Feed>> {
+        self.io().as_ref().and_then(Io::feed)
     }
 
     pub(crate) fn close_stdin(&self) {

@@ -1,14 +1,17 @@
 //! Checkpoint of a running container, and Start of one that was created from a checkpoint.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use containerd_shim_protos::shim::oci;
-use runtime_core::container::{CgroupMode, CheckpointOptions, Container, CriuOptions, RestoreOptions};
+use runtime_core::Pid;
+use runtime_core::container::{CgroupMode, CheckpointOptions, Container, CriuOptions, Input, RestoreOptions};
 
 use super::{Task, blocking};
 use crate::error::{Error, Result};
 use crate::events::Event;
+use crate::process::exec::Exec;
 use crate::process::state::{State, Verb};
 
 impl Task {
@@ -16,16 +19,24 @@ impl Task {
     ///
     /// # Errors
     /// The container does not run, or CRIU could not dump it; it runs on then.
-    pub(crate) async fn checkpoint(self: Arc<Self>, options: CheckpointOptions) -> Result<()> {
+    pub(crate) async fn checkpoint(self: Arc<Self>, mut options: CheckpointOptions) -> Result<()> {
         let _queue = self.queue.lock().await;
         self.init.check(Verb::Checkpoint)?;
         let container = self.container()?;
+        options.exec_ids = self.exec_ids();
+        options.input = self.init.input().map(|feed| feed as Arc<dyn Input>);
         let path = options.image_dir.to_string_lossy().into_owned();
         let made = blocking("checkpoint", move || container.checkpoint(&options)).await?;
         let milliseconds = made.total.as_millis();
         tracing::info!(path, bytes = made.bytes, milliseconds, frozen = ?made.frozen, "checkpointed");
-        self.publisher().publish(Event::checkpointed(self.id.as_str(), &path));
+        self.publisher().publish(Event::checkpointed(self.id.as_str(), &path, &made));
         Ok(())
+    }
+
+    fn exec_ids(&self) -> HashMap<Pid, String> {
+        let execs = self.execs();
+        let of = |exec: &Arc<Exec>| Some((Pid::new(i32::try_from(exec.process.pid()).ok()?)?, exec.id.clone()));
+        execs.values().filter_map(of).collect()
     }
 
     /// Makes the container that Create was asked to restore.

@@ -174,7 +174,7 @@ impl Task {
     ) -> Result<()> {
         let container = Arc::new(container);
         let child = Arc::new(started.child);
-        let adopted = io.start(started.console).map_err(|err| self.stdio_failed(err));
+        let adopted = io.start(started.console, started.input).map_err(|err| self.stdio_failed(err));
         if let Err(err) = adopted.and_then(|()| self.watch_init(&child)) {
             if let Err(err) = blocking("delete", move || container.delete(true)).await {
                 tracing::error!(err = crate::error::chain(&err), "roll back after a failed create");

@@ -63,9 +63,9 @@ impl Task {
             Io::open(&config, self.id.as_str(), &self.context.namespace).await.map_err(stdio_failed)?;
         let container = self.container()?;
         let options = ExecOptions::new(process, stdio);
-        let Started { child, console } = blocking("exec", move || container.exec(options)).await?;
+        let Started { child, console, input } = blocking("exec", move || container.exec(options)).await?;
         let child = Arc::new(child);
-        let adopted = io.start(console).map_err(stdio_failed).and_then(|()| self.reaped(&child));
+        let adopted = io.start(console, input).map_err(stdio_failed).and_then(|()| self.reaped(&child));
         if adopted.is_err() {
             // It runs already, but nobody could read its output or learn of its exit.
             child.signal(runtime_core::Signal::KILL).map_err(|err| Error::Kill { pid: 0, err })?;

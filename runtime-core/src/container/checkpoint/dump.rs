@@ -17,11 +17,12 @@ use super::guard::Guard;
 use super::host::Host;
 use super::images::Images;
 use super::manifest::{self, Manifest, Timings};
-use super::options::{CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, Transport};
+use super::options::{CheckpointOptions, Checkpointed, CriuOptions, External, NetworkLock, PageServer, Transport};
 use super::swrk::Plain;
 use super::work::{Work, open_dir};
 use super::{
-    check_caller, config_file, inventory, mounts, namespaces, network, phases, plan, preflight, programs, stdio,
+    annotations, check_caller, config_file, execs, input, inventory, mounts, namespaces, network, phases, plan,
+    preflight, programs, stdio,
 };
 use crate::container::{Container, Status, notify};
 use crate::{Error, Pid, Result};
@@ -45,28 +46,33 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
         }
     };
     let failed = |err| Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err };
-    check_caller().map_err(failed)?;
-    check(options).map_err(failed)?;
+    check_caller().map_err(&failed)?;
+    check(options).map_err(&failed)?;
+    let annotated = annotations::read(&container.state.annotations).map_err(&failed)?;
+    let criu_options = options.criu.over(&annotated.criu);
     let criu = Criu::find().map_err(criu_failed(container))?;
-    check_features(container, options, &criu)?;
+    check_features(container, options, &criu_options, &criu)?;
     refuse(container, options)?;
+    execs::check(container, pid, options, annotated.end_execs)?;
     let mut spec = crate::spec::load_file(&container.state.config())?;
     if notify::is_in(&container.directory) {
         notify::add_to(&mut spec, container.directory.path());
     }
 
-    let images = Images::new(&options.image_dir).map_err(failed)?;
-    let work = Work::new(options.work_dir.as_deref(), container.directory.path()).map_err(failed)?;
-    let dump = Dump { container, options, criu: &criu, spec: &spec, work: &work, pid, paused };
+    let images = Images::new(&options.image_dir).map_err(&failed)?;
+    let work = options.work_dir.as_deref().or(annotated.work_path.as_deref());
+    let work = Work::new(work, container.directory.path()).map_err(&failed)?;
+    let external = [annotated.external_dump.as_slice(), &options.external].concat();
+    let dump = Dump { container, options, criu: &criu, spec: &spec, work: &work, external, pid, paused };
     if options.pre_dump {
-        dump.pre_dump()?;
+        dump.pre_dump(&criu_options)?;
         let frozen = dump.stats().map(|stats| stats.frozen);
         return Ok(Checkpointed { bytes: images.keep(), total: start.elapsed(), frozen });
     }
-    let mut manifest = describe(container, options, &spec, pid).map_err(failed)?;
+    let mut manifest = describe(container, options, criu_options, &spec, pid).map_err(&failed)?;
     manifest.programs = programs::of(pid, &container.pids()?);
     tracing::debug!(id = %container.id(), mounts = ?manifest.external_mounts, "external mounts");
-    write_descriptors(&options.image_dir, &manifest.descriptors).map_err(failed)?;
+    write_descriptors(&options.image_dir, &manifest.descriptors).map_err(&failed)?;
     let span = phases::dump(container.id());
     span.in_scope(|| dump.dump(&mut manifest))?;
 
@@ -117,14 +123,17 @@ fn refuse(container: &Container, options: &CheckpointOptions) -> Result<()> {
 }
 
 /// CRIU would find out too, with the container frozen and in words that help nobody.
-fn check_features(container: &Container, options: &CheckpointOptions, criu: &Criu) -> Result<()> {
-    if !options.pre_dump && !options.lazy_pages {
+fn check_features(container: &Container, options: &CheckpointOptions, told: &CriuOptions, criu: &Criu) -> Result<()> {
+    if !options.pre_dump && !options.lazy_pages && !told.track_mem {
         return Ok(());
     }
     let features = criu.features(&Plain).map_err(criu_failed(container))?;
     let (feature, needs) = match options.pre_dump {
         true if !features.mem_track => ("pre-dump", "a kernel that tracks memory (CONFIG_MEM_SOFT_DIRTY)"),
-        false if !features.lazy_pages => ("lazy pages", "a kernel with userfaultfd(2)"),
+        false if told.track_mem && !features.mem_track => {
+            ("tracking of memory", "a kernel that does (CONFIG_MEM_SOFT_DIRTY)")
+        }
+        false if options.lazy_pages && !features.lazy_pages => ("lazy pages", "a kernel with userfaultfd(2)"),
         _ => return Ok(()),
     };
     let err = CheckpointError::Feature { feature, needs };
@@ -138,6 +147,7 @@ struct Dump<'a> {
     criu: &'a Criu,
     spec: &'a Spec,
     work: &'a Work,
+    external: Vec<External>,
     pid: Pid,
     paused: bool,
 }
@@ -145,11 +155,18 @@ struct Dump<'a> {
 impl Dump<'_> {
     fn dump(&self, manifest: &mut Manifest) -> Result<()> {
         let request = self.request(manifest).map_err(self.failed())?;
+        // Until the end, when the processes read on themselves or are gone.
+        let held = self.options.input.as_ref().map(|input| input.hold()).transpose();
+        let held = held.map_err(CheckpointError::file("hold back", "standard input")).map_err(self.failed())?;
         let mut notify = |notification: Notification, _: BorrowedFd<'_>| {
             tracing::debug!(id = %self.container.id(), ?notification, "checkpoint");
             match notification {
                 Notification::PostDump => {
                     stdio::take_positions(&mut manifest.stdio_files, self.pid);
+                    let stdin = manifest.descriptors.first().map_or("", String::as_str);
+                    let dir = &self.options.image_dir;
+                    let terminal = manifest.terminal.then_some(self.pid);
+                    manifest.unread = input::save(&self.container.pids()?, terminal, stdin, held.as_ref(), dir)?;
                     manifest.criu = criu::logged_version(&self.work.path().join(LOG)).unwrap_or_default();
                     manifest.write(&self.options.image_dir)?;
                 }
@@ -161,9 +178,8 @@ impl Dump<'_> {
         self.run(request, &mut notify, !self.options.leave_running)
     }
 
-    fn pre_dump(&self) -> Result<()> {
-        let mut request =
-            PreDumpOptions::new(self.common(&self.options.criu).map_err(self.failed())?, self.pid.as_raw());
+    fn pre_dump(&self, told: &CriuOptions) -> Result<()> {
+        let mut request = PreDumpOptions::new(self.common(told).map_err(self.failed())?, self.pid.as_raw());
         request.parent_img = self.options.parent.as_ref().map(|path| path.to_string_lossy().into_owned());
         request.freeze_cgroup = self.freezer();
         self.run(request, &mut (), false)
@@ -214,6 +230,7 @@ impl Dump<'_> {
         common.external = namespaces::external(self.spec)?;
         common.external.extend(stdio::external(&manifest.stdio_files));
         common.ext_mounts = manifest.external_mounts.iter().map(|mount| mount.at_dump()).collect();
+        mounts::add(&self.external, &mut common);
         if options.lazy_pages {
             common.lazy_pages = true;
             common.config_file = Some(self.lazy_config(common.config_file.as_deref())?);
@@ -221,8 +238,8 @@ impl Dump<'_> {
         let mut dump = DumpOptions::new(common, self.pid.as_raw());
         dump.after = if options.leave_running { After::Run } else { After::Kill };
         dump.parent_img = manifest.parent.clone();
-        dump.track_mem = manifest.parent.is_some();
-        dump.tcp_skip_in_flight = options.criu.tcp_skip_in_flight;
+        dump.track_mem = manifest.parent.is_some() || manifest.options.track_mem;
+        dump.tcp_skip_in_flight = manifest.options.tcp_skip_in_flight;
         dump.freeze_cgroup = self.freezer();
         Ok(dump)
     }
@@ -266,6 +283,7 @@ impl Dump<'_> {
 fn describe(
     container: &Container,
     options: &CheckpointOptions,
+    told: CriuOptions,
     spec: &Spec,
     pid: Pid,
 ) -> Result<Manifest, CheckpointError> {
@@ -282,15 +300,16 @@ fn describe(
         created: u64::try_from(created.as_nanos()).unwrap_or(u64::MAX),
         spec_digest: manifest::digest(&fs::read(&config).map_err(CheckpointError::file("read", &config))?),
         options: CriuOptions {
-            network_lock: options.criu.network_lock.or_else(network_lock),
-            empty_net_ns: options.criu.empty_net_ns || network::leave_empty(spec, pid),
-            ..options.criu.clone()
+            network_lock: told.network_lock.or_else(network_lock),
+            empty_net_ns: told.empty_net_ns || network::leave_empty(spec, pid),
+            ..told
         },
         left_running: options.leave_running,
         parent: options.parent.as_ref().map(|path| path.to_string_lossy().into_owned()),
         terminal: container.state.terminal,
         stdio_files: stdio::files(&container.state.stdio_files),
         descriptors,
+        unread: None,
         namespaces: namespaces::describe(spec),
         external_mounts: mounts::find(pid, &plan)?,
         programs: Vec::new(),

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::execs::Stranger;
 use super::inventory::Difference;
 use super::manifest;
 use super::preflight::Report;
@@ -81,6 +82,23 @@ pub enum CheckpointError {
     #[error("{0}")]
     Refused(Report),
 
+    #[error("{} has {found} bytes, and not those that the checkpoint says", path.display())]
+    Unread { path: PathBuf, found: usize },
+
+    #[error(
+        "the checkpoint holds input that was not read yet, and the new standard input is no pipe that could take it"
+    )]
+    NoPlaceForInput,
+
+    #[error("annotation {name} is {value:?}, and should be {expected}")]
+    Annotation { name: String, value: String, expected: &'static str },
+
+    #[error(
+        "CRIU carries the init and its descendants: not among them, and to be ended by the checkpoint, {}",
+        list(processes)
+    )]
+    Execs { processes: Vec<Stranger> },
+
     #[error("the standard streams of the checkpoint are {was}, and those of the new container are {is}")]
     Stdio { was: &'static str, is: &'static str },
 }
@@ -98,10 +116,16 @@ impl CheckpointError {
         match self {
             Self::File { err, .. } if err.kind() == io::ErrorKind::NotFound => ErrorKind::InvalidArgument,
             Self::File { .. } | Self::Encode(_) => ErrorKind::Internal,
-            Self::Feature { .. } | Self::Vfork { .. } | Self::Rootless | Self::Refused(_) => {
+            Self::Feature { .. } | Self::Vfork { .. } | Self::Execs { .. } | Self::Rootless | Self::Refused(_) => {
                 ErrorKind::FailedPrecondition
             }
             _ => ErrorKind::InvalidArgument,
         }
     }
+}
+
+fn list(processes: &[Stranger]) -> String {
+    let one_or_more = if processes.len() == 1 { "is process" } else { "are processes" };
+    let names: Vec<String> = processes.iter().map(ToString::to_string).collect();
+    format!("{one_or_more} {}", names.join(", "))
 }

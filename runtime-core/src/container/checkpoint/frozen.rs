@@ -97,7 +97,7 @@ fn in_vfork(container: &Container) -> Result<Option<Pid>> {
 }
 
 /// Field 4 of proc_pid_stat(5). The command's name is in parentheses and may hold any byte.
-fn parent(pid: Pid) -> Option<i32> {
+pub(super) fn parent(pid: Pid) -> Option<i32> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     parse_parent(&String::from_utf8_lossy(&stat))
 }

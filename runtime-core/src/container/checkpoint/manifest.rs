@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::CheckpointError;
 use super::host::Host;
+use super::input::Unread;
 use super::inventory::{self, ImageFile};
 use super::mounts::{External, From};
 use super::options::CriuOptions;
@@ -45,6 +46,9 @@ pub(crate) struct Manifest {
     /// Those of the descriptors that are files of the host's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stdio_files: Vec<StdioFile>,
+    /// Standard input that the processes have not read yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unread: Option<Unread>,
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) external_mounts: Vec<External>,
     /// What ran, of the root filesystem.
@@ -192,6 +196,7 @@ mod tests {
             descriptors: vec!["/dev/null".into(), "pipe:[1]".into()],
             terminal: false,
             stdio_files: vec![StdioFile { fd: 1, name: "file[1f:2a]".into(), position: 7 }],
+            unread: Some(Unread { taken: 1, waiting: 2 }),
             namespaces: vec![Namespace { kind: "net".into(), external: true }],
             external_mounts: Vec::new(),
             programs: vec![Program { path: "/bin/a".into(), size: 4 }],

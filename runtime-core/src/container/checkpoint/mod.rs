@@ -4,15 +4,18 @@
 //!   image directory                     written by
 //!   descriptors.json                    us, before the dump; runc's
 //!   *.img                               CRIU
+//!   rtc-input.bin                       us, at post-dump: standard input that is not read yet
 //!   rtc.json                            us, at post-dump: the processes are frozen, and if it cannot be written they run on;
 //!                                       with timings and the inventory once CRIU has ended
 //! ```
-//! - `options`: what can be told; `manifest`: rtc.json; `host`: what of this host matters to it.
+//! - `options`: what can be told, `annotations`: and by whom nobody asks; `manifest`: rtc.json; `host`: what of this host matters to it.
 //! - `mounts` (with `mountinfo`): which mounts are not in the images. `namespaces`, `network`: which namespaces.
-//! - `stdio`: the standard streams, which belong to whoever asks.
+//! - `stdio`: the standard streams, which belong to whoever asks. `input`, `typed`: what of them is unread, in pipes and
+//!   terminals.
 //! - `inventory`: which files it has. `phases`: what takes how long. `inspect`: what is in it, for people and programs;
 //!   `compare`: and in which way another is different.
-//! - `dump`: the verb. `frozen`: how the container is frozen for it. `guard`: who thaws it if we are killed. `images`: what a
+//! - `dump`: the verb. `execs`: processes that cannot be in it. `frozen`: how the container is frozen for it. `guard`: who
+//!   thaws it if we are killed. `images`: what a
 //!   failed one leaves. `swrk`: how CRIU is started. `work`: where its log is.
 //! - `aftermath`: what a CRIU that was killed has left in the container.
 //! - `preflight`: what would be in the way, before anything is touched. `programs`: which rootfs it was.
@@ -20,15 +23,18 @@
 //! A dump that fails leaves the container as it was and the directory without what the dump wrote.
 
 pub(super) mod aftermath;
+pub(super) mod annotations;
 mod compare;
 mod dump;
 mod error;
+mod execs;
 mod frozen;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod guard;
 pub(super) mod host;
 mod images;
+pub(super) mod input;
 mod inspect;
 pub(super) mod inventory;
 pub(super) mod manifest;
@@ -43,16 +49,21 @@ pub(super) mod preflight;
 mod programs;
 pub(super) mod stdio;
 pub(super) mod swrk;
+pub(super) mod typed;
 pub(super) mod work;
 
+pub use annotations::{parse_ghost_limit, parse_network_lock};
 pub use compare::{Change, Comparison, MemoryChange, OptionChange, OwnedFile, ProcessName, Sets, SizeChange};
 pub(super) use dump::checkpoint;
 pub use error::CheckpointError;
+pub use execs::Stranger;
+pub use input::{Held, Input};
 pub use inspect::{Checksums, Inspection, Maker, Record, Verify};
 pub use inventory::Difference;
 pub use manifest::Timings;
 pub use options::{
-    CgroupMode, CheckpointOptions, Checkpointed, CriuOptions, NetworkLock, PageServer, RestoreOptions, STALL, Transport,
+    CgroupMode, CheckpointOptions, Checkpointed, CriuOptions, External, NetworkLock, PageServer, RestoreOptions, STALL,
+    Transport,
 };
 pub use phases::RestoreTimings;
 
@@ -85,6 +96,7 @@ impl CriuOptions {
         common.ghost_limit = self.ghost_limit;
         common.empty_net_ns = self.empty_net_ns;
         common.auto_dedup = self.auto_dedup;
+        common.libdir = self.libdir.clone();
         common.manage_cgroups = Some(self.manage_cgroups.unwrap_or(CgroupMode::Soft));
         common.network_lock = self.network_lock;
         // The pty's other end is ours; it comes back by a notification.
@@ -121,4 +133,43 @@ pub(super) fn plan(bundle: &Path, spec: &Spec, cgroup: &Cgroup) -> Result<Plan, 
     // It would come back with the ids of its source.
     plan.id_mapped().map_or(Ok(()), |target| Err(CheckpointError::IdMapped(target.to_owned())))?;
     Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Case = (fn(&mut CriuOptions), fn(&Common) -> bool);
+
+    #[test]
+    fn every_option_reaches_criu_and_brings_no_other() {
+        let cases: &[Case] = &[
+            (|told| told.tcp_established = true, |common| common.tcp_established),
+            (|told| told.tcp_close = true, |common| common.tcp_close),
+            (|told| told.ext_unix_sk = true, |common| common.ext_unix_sk),
+            (|told| told.shell_job = true, |common| common.shell_job),
+            (|told| told.file_locks = true, |common| common.file_locks),
+            (|told| told.link_remap = true, |common| common.link_remap),
+            (|told| told.auto_dedup = true, |common| common.auto_dedup),
+            (|told| told.empty_net_ns = true, |common| common.empty_net_ns),
+            (|told| told.ghost_limit = Some(7), |common| common.ghost_limit == Some(7)),
+            (
+                |told| told.manage_cgroups = Some(CgroupMode::Full),
+                |common| common.manage_cgroups == Some(CgroupMode::Full),
+            ),
+            (
+                |told| told.network_lock = Some(NetworkLock::Skip),
+                |common| common.network_lock == Some(NetworkLock::Skip),
+            ),
+            (|told| told.libdir = Some("/p".into()), |common| common.libdir.is_some()),
+        ];
+        for (at, (tell, _)) in cases.iter().enumerate() {
+            let mut told = CriuOptions::default();
+            tell(&mut told);
+            let mut common = Common::new(std::fs::File::open("/").unwrap().into());
+            told.apply(&mut common);
+            let heard: Vec<usize> = (0..cases.len()).filter(|&other| cases[other].1(&common)).collect();
+            assert_eq!(heard, [at]);
+        }
+    }
 }

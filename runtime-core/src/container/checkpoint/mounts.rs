@@ -8,12 +8,13 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use criu::ExtMount;
+use criu::{Common, ExtMount};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 use serde::{Deserialize, Serialize};
 
 use super::error::CheckpointError;
 use super::mountinfo::{self, Mount};
+use super::options;
 use crate::Pid;
 use crate::cgroup::Cgroup;
 use crate::rootfs::Plan;
@@ -190,6 +191,18 @@ pub(crate) fn as_runc_names(plan: &Plan, cgroup: &Cgroup) -> Vec<ExtMount> {
     mounts
 }
 
+/// What a call says of external things: a mount that was found before has another name or source then.
+pub(crate) fn add(external: &[options::External], common: &mut Common) {
+    for one in external {
+        let Some((key, value)) = one.mount() else {
+            common.external.push(one.to_string());
+            continue;
+        };
+        common.ext_mounts.retain(|mount| mount.key != key);
+        common.ext_mounts.push(ExtMount { key: key.to_owned(), value: value.to_owned() });
+    }
+}
+
 fn is_mount_point(path: &Path) -> bool {
     let (Ok(metadata), Some(parent)) = (fs::symlink_metadata(path), path.parent()) else { return false };
     if metadata.is_symlink() {
@@ -221,6 +234,17 @@ mod tests {
         assert_eq!(controllers(&mount("cgroup", "rw,cpu,cpuacct")), ["cpu", "cpuacct"]);
         assert_eq!(controllers(&mount("cgroup", "rw,xattr,release_agent=/x,name=systemd")), ["name=systemd"]);
         assert!(controllers(&mount("cgroup2", "rw,nsdelegate")).is_empty());
+    }
+
+    #[test]
+    fn what_is_said_of_a_mount_is_over_what_was_found() {
+        let mut common = Common::new(fs::File::open("/").unwrap().into());
+        let mount = |key: &str, value: &str| ExtMount { key: key.into(), value: value.into() };
+        common.ext_mounts = vec![mount("/a", "/old"), mount("/b", "/b")];
+        let external = ["mnt[/a]:/new", "mnt[/c]:/c", "veth[eth0]:v"].map(|text| text.parse().unwrap());
+        add(&external, &mut common);
+        assert_eq!(common.ext_mounts, [mount("/b", "/b"), mount("/a", "/new"), mount("/c", "/c")]);
+        assert_eq!(common.external, ["veth[eth0]:v"]);
     }
 
     #[test]

@@ -1,12 +1,18 @@
 //! What a checkpoint and a restore can be told.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use criu::{CgroupMode, NetworkLock, PageServer, Transport};
 use serde::{Deserialize, Serialize};
 
+use super::input::Input;
+use crate::Pid;
 use crate::container::CreateOptions;
 
 /// What CRIU is told beside what follows from the container. Kept in the checkpoint; restore replays it.
@@ -35,6 +41,62 @@ pub struct CriuOptions {
     /// `Soft` where nothing is said.
     pub manage_cgroups: Option<CgroupMode>,
     pub network_lock: Option<NetworkLock>,
+    /// Watch what the processes write from now on, so that a later dump can have this one for its parent.
+    pub track_mem: bool,
+    /// Where CRIU's plugins are, such as the one for CUDA. CRIU's own directory if nothing is said.
+    pub libdir: Option<PathBuf>,
+}
+
+/// What CRIU calls external (`--external TYPE[ID]:VALUE`): not in the images. At a dump `VALUE` is a name for it; at a restore
+/// `ID` is that name, and `VALUE` what takes its place.
+///
+/// Of the mounts all that the spec has are known without it, under their mount points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct External {
+    kind: String,
+    id: String,
+    value: String,
+}
+
+/// What is no [`External`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what is external is TYPE[ID]:VALUE, and {given:?} is not")]
+pub struct InvalidExternal {
+    given: String,
+}
+
+impl External {
+    /// A mount: which, and its name or source.
+    pub(crate) fn mount(&self) -> Option<(&str, &str)> {
+        (self.kind == "mnt").then_some((&self.id, &self.value))
+    }
+}
+
+impl fmt::Display for External {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.kind, self.id)?;
+        if self.value.is_empty() { Ok(()) } else { write!(f, ":{}", self.value) }
+    }
+}
+
+impl FromStr for External {
+    type Err = InvalidExternal;
+
+    /// Some types need no value.
+    fn from_str(text: &str) -> Result<Self, InvalidExternal> {
+        let parse = || {
+            let (kind, rest) = text.split_once('[')?;
+            // A path may have brackets in it; the last one ends the id.
+            let (id, value) = match rest.rsplit_once("]:") {
+                Some((id, value)) => (id, Some(value).filter(|value| !value.is_empty())?),
+                None => (rest.strip_suffix(']')?, ""),
+            };
+            let is_kind = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase());
+            let complete = is_kind && !id.is_empty() && (kind != "mnt" || !value.is_empty());
+            complete.then(|| Self { kind: kind.to_owned(), id: id.to_owned(), value: value.to_owned() })
+        };
+        parse().ok_or_else(|| InvalidExternal { given: text.to_owned() })
+    }
 }
 
 impl CriuOptions {
@@ -54,6 +116,8 @@ impl CriuOptions {
             auto_dedup: self.auto_dedup || recorded.auto_dedup,
             manage_cgroups: self.manage_cgroups.or(recorded.manage_cgroups),
             network_lock: self.network_lock.or(recorded.network_lock),
+            track_mem: self.track_mem || recorded.track_mem,
+            libdir: self.libdir.clone().or_else(|| recorded.libdir.clone()),
         }
     }
 }
@@ -91,6 +155,15 @@ pub struct CheckpointOptions {
     /// Give the pages a checksum too, when the container runs again or has ended: they are read once more then, and at each
     /// restore. All small files have one in any case.
     pub checksum_pages: bool,
+    /// Who writes the container's standard input, where that is in this process: what it has in hand is carried too.
+    pub input: Option<Arc<dyn Input>>,
+    /// What is external beside what the spec says.
+    pub external: Vec<External>,
+    /// Processes that exec has started may end with the container; without it such a container is not checkpointed. Who
+    /// has them as children has to wait for them meanwhile: the init does not end before.
+    pub end_execs: bool,
+    /// What exec's processes are called, for the message.
+    pub exec_ids: HashMap<Pid, String>,
     pub criu: CriuOptions,
     /// Do not look for what CRIU would fail at; CRIU finds it, with the container frozen.
     pub skip_preflight: bool,
@@ -113,6 +186,10 @@ impl CheckpointOptions {
             page_server: None,
             status_fd: None,
             checksum_pages: false,
+            input: None,
+            external: Vec::new(),
+            end_execs: false,
+            exec_ids: HashMap::new(),
             criu: CriuOptions::default(),
             skip_preflight: false,
             limit: None,
@@ -150,6 +227,9 @@ pub struct RestoreOptions {
     pub lsm_profile: Option<String>,
     /// Another SELinux context for mounts.
     pub lsm_mount_context: Option<String>,
+    /// What takes the place of what was external. A bind mount of the spec is named by its destination, and is one of another
+    /// source then.
+    pub external: Vec<External>,
     pub limit: Option<Duration>,
     /// As [`CheckpointOptions::stall`].
     pub stall: Duration,
@@ -165,6 +245,7 @@ impl RestoreOptions {
             criu: CriuOptions::default(),
             lsm_profile: None,
             lsm_mount_context: None,
+            external: Vec::new(),
             limit: None,
             stall: STALL,
         }
@@ -184,6 +265,18 @@ mod tests {
         let both = given.over(&recorded);
         assert!(both.tcp_established && both.file_locks);
         assert_eq!(both.ghost_limit, Some(2));
+    }
+
+    #[test]
+    fn what_is_external_has_a_type_and_an_id() {
+        for text in ["mnt[/a]:/b", "mnt[/a[0]:x]:b", "veth[eth0]:v@br0", "tty[1:2]", "file[1f:2a]"] {
+            assert_eq!(text.parse::<External>().unwrap().to_string(), text);
+        }
+        assert_eq!("mnt[/a[0]:x]:b".parse::<External>().unwrap().mount(), Some(("/a[0]:x", "b")));
+        assert_eq!("tty[1:2]".parse::<External>().unwrap().mount(), None);
+        for wrong in ["", "mnt", "mnt[/a]", "mnt[/a]:", "[x]:y", "mnt[]:x", "M[x]:y", "mnt/a:b"] {
+            assert!(wrong.parse::<External>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ async fn start(config: &StdioConfig) -> Result<(Io, Stdio), Error> {
 
 async fn open(config: &StdioConfig) -> (Io, Process) {
     let (mut io, stdio) = start(config).await.unwrap();
-    io.start(None).unwrap();
+    io.start(None, Vec::new()).unwrap();
     (io, stdio.into())
 }
 
@@ -75,7 +75,7 @@ async fn a_terminal_is_logged_too() {
     script.config.terminal = true;
     let (mut io, _) = start(&script.config).await.unwrap();
     let pty = nix::pty::openpty(None, None).unwrap();
-    io.start(Some(pty.master)).unwrap();
+    io.start(Some(pty.master), Vec::new()).unwrap();
     File::from(pty.slave).write_all(b"hello").unwrap();
     assert!(io.drained(LONG).await);
     io.close().await;

@@ -1,6 +1,7 @@
 //! Real fifos, pipes, terminals and loggers, driven from the container's side and from the client's.
 
 mod file_log;
+mod held;
 mod logger;
 mod terminal;
 
@@ -81,7 +82,7 @@ impl From<Stdio> for Process {
 
 async fn open(config: &StdioConfig) -> (Io, Process) {
     let (mut io, stdio) = Io::open(config, "c1", "ns1").await.unwrap();
-    io.start(None).unwrap();
+    io.start(None, Vec::new()).unwrap();
     (io, stdio.into())
 }
 

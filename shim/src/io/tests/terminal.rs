@@ -13,7 +13,7 @@ async fn open(config: &StdioConfig) -> (Io, File) {
     let mut raw = tcgetattr(&pty.slave).unwrap();
     cfmakeraw(&mut raw);
     tcsetattr(&pty.slave, SetArg::TCSANOW, &raw).unwrap();
-    io.start(Some(pty.master)).unwrap();
+    io.start(Some(pty.master), Vec::new()).unwrap();
     (io, pty.slave.into())
 }
 

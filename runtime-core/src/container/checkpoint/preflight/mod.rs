@@ -84,9 +84,15 @@ fn look(container: &Container, options: &CheckpointOptions) -> Result<Report> {
     let mut report = Report::default();
     let Some(init) = container.pid() else { return Ok(report) };
     let pids = container.pids()?;
+    let annotated = super::annotations::read(&container.state.annotations).map_err(|err| Error::Checkpoint {
+        id: container.id().clone(),
+        operation: "check",
+        err,
+    })?;
+    let told = options.criu.over(&annotated.criu);
     let subject = Subject {
         init,
-        settings: Settings::new(&options.criu, super::config_file(&container.state).as_deref()),
+        settings: Settings::new(&told, super::config_file(&container.state).as_deref()),
         streams: container.state.stdio_files.iter().filter(|name| !name.is_empty()).cloned().collect(),
     };
     let processes = processes::read(&subject, &pids, &mut report);

@@ -1,0 +1,292 @@
+//! What was written to a container's standard input and is not read yet. It is in no image: to CRIU the pipe is somebody
+//! else's, and so is the terminal's master.
+//!
+//! ```text
+//!   client ==fifo==> writer ==pipe==> process        rtc-input.bin
+//!          [waiting]  [pending]  [taken]             taken, then pending and waiting
+//! ```
+//! - At the checkpoint the writer is told to hold still before the processes do. When they are dumped and not yet ended or
+//!   resumed, what is in the pipe, with the writer and in its fifo is copied, not taken: if they run on, they read it too.
+//! - At the restore it is the first that the new pipe has in it.
+//!
+//! Output needs none of this. Its reader outlives the processes and reads to the end: what they have written is in the old
+//! container's output, and the new pipe begins empty.
+
+use std::any::Any;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, makedev, openat};
+use rustix::io::{Errno, ioctl_fionread};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, tee};
+use serde::{Deserialize, Serialize};
+
+use super::error::CheckpointError;
+use super::typed;
+use crate::container::Stdio;
+use crate::{Pid, Result};
+
+/// In the image directory.
+pub(crate) const FILE: &str = "rtc-input.bin";
+
+/// Who writes a container's standard input: for a checkpoint it has to hold still.
+pub trait Input: fmt::Debug + Send + Sync {
+    /// Blocks until a write that is under way is done. From then on nothing is written until [`Held`] is dropped.
+    ///
+    /// # Errors
+    /// A descriptor cannot be duplicated.
+    fn hold(&self) -> io::Result<Held>;
+}
+
+/// A writer that holds still. To the container comes next what is `pending`, then what is in `source`.
+pub struct Held {
+    /// Read from the source and not written.
+    pub pending: Vec<u8>,
+    /// A pipe or fifo, readable.
+    pub source: Option<OwnedFd>,
+    /// Lets the writer go on when it is dropped.
+    pub writer: Box<dyn Any + Send>,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("pending", &self.pending.len()).field("source", &self.source).finish()
+    }
+}
+
+/// What is in [`FILE`], in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Unread {
+    /// Of the pipe or the terminal.
+    pub(crate) taken: usize,
+    /// Of its writer; behind them.
+    pub(crate) waiting: usize,
+}
+
+/// Unread input out of a checkpoint.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    pub(crate) taken: Vec<u8>,
+    pub(crate) waiting: Vec<u8>,
+}
+
+/// Copies the unread input of a frozen container into the image directory. `terminal` is the init if it has one, `link` what
+/// its standard input was, `pids` who may have it.
+pub(crate) fn save(
+    pids: &[Pid],
+    terminal: Option<Pid>,
+    link: &str,
+    held: Option<&Held>,
+    dir: &Path,
+) -> Result<Option<Unread>, CheckpointError> {
+    let failed = || CheckpointError::file("copy the unread", "standard input");
+    let mut bytes = match terminal {
+        Some(init) => typed::copy(init).map_err(failed())?,
+        None => in_pipe(pids, link)?,
+    };
+    let unread = bytes.len();
+    if let Some(held) = held {
+        bytes.extend_from_slice(&held.pending);
+        if let Some(source) = &held.source {
+            bytes.extend(peek(source).map_err(failed())?);
+        }
+    }
+    let path = dir.join(FILE);
+    if bytes.is_empty() {
+        return match fs::remove_file(&path) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(CheckpointError::file("remove", path)(err)),
+            _ => Ok(None),
+        };
+    }
+    fs::write(&path, &bytes).map_err(CheckpointError::file("write", path))?;
+    Ok(Some(Unread { taken: unread, waiting: bytes.len() - unread }))
+}
+
+/// The input may be open in any process of the container, and in none: then nobody would read it.
+fn in_pipe(pids: &[Pid], link: &str) -> Result<Vec<u8>, CheckpointError> {
+    if !link.starts_with("pipe:") {
+        return Ok(Vec::new());
+    }
+    let Some(path) = pids.iter().find_map(|&pid| reader_of(pid, link)) else { return Ok(Vec::new()) };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let open = openat(CWD, &path, flags, Mode::empty()).map_err(io::Error::from);
+    open.and_then(|pipe| peek(&pipe)).map_err(CheckpointError::file("copy the unread input in", path))
+}
+
+/// A descriptor of the process that is the pipe of this name.
+fn reader_of(pid: Pid, link: &str) -> Option<PathBuf> {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    fds.map(|fd| fd.path()).find(|path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == link))
+}
+
+/// What is in a pipe or fifo, which keeps it.
+fn peek(source: impl AsFd) -> io::Result<Vec<u8>> {
+    if ioctl_fionread(&source)? == 0 {
+        return Ok(Vec::new());
+    }
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // As many pages as the source has: tee(2) copies references to them.
+    fcntl_setpipe_size(&writer, fcntl_getpipe_size(&source)?)?;
+    match tee(source, &writer, usize::MAX >> 1, SpliceFlags::NONBLOCK) {
+        Ok(_) | Err(Errno::AGAIN) => {}
+        Err(err) => return Err(err.into()),
+    }
+    drop(writer);
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut fs::File::from(reader), &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads what [`save`] has written.
+pub(crate) fn load(dir: &Path, unread: Unread) -> Result<Carried, CheckpointError> {
+    let path = dir.join(FILE);
+    let mut taken = fs::read(&path).map_err(CheckpointError::file("read", &path))?;
+    if Some(taken.len()) != unread.taken.checked_add(unread.waiting) {
+        return Err(CheckpointError::Unread { path, found: taken.len() });
+    }
+    let waiting = taken.split_off(unread.taken);
+    Ok(Carried { taken, waiting })
+}
+
+/// Puts it into the new standard input, before anything else that comes; a terminal gets it later. `/dev/null` makes way for
+/// a pipe that ends behind it.
+pub(crate) fn give(carried: &Carried, stdio: Stdio) -> Result<Stdio, CheckpointError> {
+    let bytes = [carried.taken.as_slice(), &carried.waiting].concat();
+    match stdio {
+        Stdio::Fds { stdin, stdout, stderr } if !bytes.is_empty() => {
+            let failed = CheckpointError::file("put the unread input into", "the new standard input");
+            let given = put_first(stdin, bytes).map_err(failed)?;
+            let stdin = given.ok_or(CheckpointError::NoPlaceForInput)?;
+            Ok(Stdio::Fds { stdin, stdout, stderr })
+        }
+        stdio => Ok(stdio),
+    }
+}
+
+/// `None` for what can hold no input for a later reader.
+fn put_first(stdin: OwnedFd, mut bytes: Vec<u8>) -> io::Result<Option<OwnedFd>> {
+    let stat = fstat(&stdin)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo => {
+            let reopen = |flags| -> io::Result<OwnedFd> {
+                let path = format!("/proc/self/fd/{}", stdin.as_raw_fd());
+                Ok(openat(CWD, path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)
+            };
+            // Whoever holds its other end may have been quick.
+            bytes.extend(drain(&reopen(OFlags::RDONLY)?)?);
+            fill(&reopen(OFlags::WRONLY)?, &bytes)?;
+            Ok(Some(stdin))
+        }
+        FileType::CharacterDevice if stat.st_rdev == makedev(1, 3) => {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+            fill(&writer, &bytes)?;
+            Ok(Some(reader))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn drain(pipe: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(ioctl_fionread(pipe)?).unwrap_or(0)];
+    if !bytes.is_empty() {
+        let length = rustix::io::read(pipe, &mut bytes)?;
+        bytes.truncate(length);
+    }
+    Ok(bytes)
+}
+
+/// Of an empty pipe.
+fn fill(pipe: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    if bytes.len() > fcntl_getpipe_size(pipe)? {
+        fcntl_setpipe_size(pipe, bytes.len())?;
+    }
+    match rustix::io::write(pipe, bytes)? {
+        written if written == bytes.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, Read, Write};
+
+    use super::*;
+
+    fn null() -> OwnedFd {
+        fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap().into()
+    }
+
+    fn carried(taken: &[u8], waiting: &[u8]) -> Carried {
+        Carried { taken: taken.to_vec(), waiting: waiting.to_vec() }
+    }
+
+    fn given(stdin: OwnedFd, carried: &Carried) -> Result<PipeReader, CheckpointError> {
+        match give(carried, Stdio::Fds { stdin, stdout: null(), stderr: null() })? {
+            Stdio::Fds { stdin, .. } => Ok(stdin.into()),
+            Stdio::Terminal => panic!("a terminal"),
+        }
+    }
+
+    #[test]
+    fn a_look_into_a_pipe_takes_nothing() {
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        assert_eq!(peek(&reader).unwrap(), b"");
+        // In pieces, more than the default holds, and more than one page each.
+        fcntl_setpipe_size(&writer, 1 << 18).unwrap();
+        let pieces: Vec<Vec<u8>> = (0..40u8).map(|piece| vec![piece; 5000]).collect();
+        pieces.iter().for_each(|piece| writer.write_all(piece).unwrap());
+        assert_eq!(peek(&reader).unwrap(), pieces.concat());
+        drop(writer);
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).unwrap();
+        assert_eq!(all, pieces.concat());
+    }
+
+    #[test]
+    fn what_was_unread_comes_before_what_is_new() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"third ").unwrap();
+        let mut stdin = given(reader.into(), &carried(b"first ", b"second ")).unwrap();
+        writer.write_all(b"last").unwrap();
+        drop(writer);
+        let mut text = String::new();
+        stdin.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "first second third last");
+    }
+
+    #[test]
+    fn more_than_a_pipe_holds_makes_it_larger() {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut stdin = given(reader.into(), &carried(&[7; 65536], &[8; 65536])).unwrap();
+        drop(writer);
+        let mut all = Vec::new();
+        stdin.read_to_end(&mut all).unwrap();
+        assert_eq!(all, [[7; 65536], [8; 65536]].concat());
+    }
+
+    #[test]
+    fn null_makes_way_for_what_is_left_to_read_and_a_file_cannot() {
+        let mut text = String::new();
+        given(null(), &carried(b"rest", b"")).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "rest");
+        let file = || tempfile::tempfile().unwrap().into();
+        assert!(matches!(given(file(), &carried(b"rest", b"")), Err(CheckpointError::NoPlaceForInput)));
+        assert!(given(file(), &carried(b"", b"")).is_ok());
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "firstsecond").unwrap();
+        let loaded = load(dir.path(), Unread { taken: 5, waiting: 6 }).unwrap();
+        assert_eq!(loaded, carried(b"first", b"second"));
+        for unread in [Unread { taken: 5, waiting: 5 }, Unread { taken: usize::MAX, waiting: 12 }] {
+            let refused = load(dir.path(), unread).unwrap_err();
+            assert!(matches!(refused, CheckpointError::Unread { found: 11, .. }), "{refused}");
+        }
+    }
+}
