@@ -14,16 +14,20 @@ mod memory;
 mod preflight;
 mod runc;
 mod scene;
+mod streams;
+mod tcp;
+mod told;
 
 use std::path::Path;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use test_fixtures::{Cgroups, Node, NodeConfig, Tree};
+use test_fixtures::{Cgroups, Node, NodeConfig, Tree, artifact};
 
 /// What the node calls this program, and where the containers' busybox is.
 const PROGRAM: &str = "/run/rtc-test";
 const BUSYBOX: &str = "/run/busybox";
+const WORKLOAD: &str = "/run/workload";
 const HOST_BUSYBOX: &str = "/bin/busybox";
 
 /// Names the case, in the process that is inside a node.
@@ -45,6 +49,9 @@ fn main() {
         criu_killed::TESTS,
         preflight::TESTS,
         runc::TESTS,
+        streams::TESTS,
+        tcp::TESTS,
+        told::TESTS,
     ]
     .concat();
     if let Ok(bundle) = std::env::var(killed::BUNDLE) {
@@ -85,6 +92,7 @@ fn run(name: &str, cgroups: Cgroups) -> Result<(), Failed> {
     let node = Node::start(config)?;
     node.copy_in(&std::env::current_exe()?, PROGRAM)?;
     node.copy_in(Path::new(HOST_BUSYBOX), BUSYBOX)?;
+    node.copy_in(&artifact::find_static(artifact::WORKLOAD)?, WORKLOAD)?;
     let before = node.snapshot();
     let dumps = std::env::var(forks::DUMPS).unwrap_or_default();
     let deadline = if dumps.is_empty() { DEADLINE } else { 10 * DEADLINE };

@@ -38,6 +38,7 @@ impl Bundle {
         let busybox = path.join("rootfs/bin/busybox");
         fs::copy(super::BUSYBOX, &busybox).unwrap();
         fs::set_permissions(&busybox, PermissionsExt::from_mode(0o755)).unwrap();
+        fs::copy(super::WORKLOAD, path.join("rootfs/bin/workload")).unwrap();
         for name in ["sh", "sleep", "cat", "ip", "mv", "rm", "head", "usleep", "xargs"] {
             symlink("busybox", path.join("rootfs/bin").join(name)).unwrap();
         }
@@ -139,7 +140,8 @@ impl Counter {
 
     pub(crate) fn kill(self) {
         ok(self.container.kill(Signal::KILL, false));
-        self.gone(137, 0);
+        assert_eq!(self.started.child.wait().unwrap().code, 137);
+        ok(self.container.delete(false));
     }
 
     /// Its end has come: reaped, deleted, and the rest of its output read.

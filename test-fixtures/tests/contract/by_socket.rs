@@ -110,6 +110,14 @@ impl<'a> Shim<'a> {
         call!(self, create, within, create_request(checkpoint))
     }
 
+    /// With the fifos `STDIO/in` and `STDIO/out`.
+    pub(crate) fn create_with(&self, stdio: &str, checkpoint: &str) -> ttrpc::Result<api::CreateTaskResponse> {
+        let mut request = create_request(checkpoint);
+        request.stdin = format!("{stdio}/in");
+        request.stdout = format!("{stdio}/out");
+        call!(self, create, LONG, request)
+    }
+
     pub(crate) fn start_task(&self, within: Duration) -> ttrpc::Result<api::StartResponse> {
         call!(self, start, within, start_request())
     }

@@ -3,12 +3,14 @@
 use containerd_shim_protos::api::Status;
 use test_fixtures::{Image, Node, NodeConfig};
 
-use crate::by_socket::{IMAGES, Shim, is};
+use crate::by_socket::{BUNDLE, IMAGES, Shim, is};
+use crate::events::{Event, Events};
 use crate::host::{Check, Host, LONG, Runtime};
 
 pub(crate) const CHECKS: &[Check] = &[
     ("a checkpoint lets the container run on", runs_on),
     ("a restored counter goes on where it was, and all verbs work on it", restored),
+    ("input that was not read yet is read by the restored process", unread_input),
     ("images go on in another node, and back in the first", in_another_node),
 ];
 
@@ -76,9 +78,13 @@ pub(crate) fn assert_goes_on(node: &Node, id: &str, (start, before): (u64, u64))
 fn runs_on(host: &Host) {
     start_counter(host);
     let before = count(&host.node, "c1");
+    let events = Events::listen(host);
     checkpoint(host);
     assert_eq!(host.status("c1").as_deref(), Some("RUNNING"));
     assert_goes_on(&host.node, "c1", before);
+    let told = |event: &Event| event.topic == "/tasks/checkpointed" && event.message["container_id"] == "c1";
+    host.wait("who listens hears of it", || events.seen().iter().any(told));
+    drop(events);
     forget_checkpoint(&host.node);
     host.kill_and_remove("c1");
 }
@@ -147,6 +153,46 @@ fn in_another_node(host: &Host) {
         file = dump_and_end(shim, to);
     }
     host.node.run(["rm", "-r", MOVING]).unwrap();
+}
+
+fn unread_input(host: &Host) {
+    if host.lane.runtime == Runtime::Runc {
+        eprintln!("skipped: runc loses it");
+        return;
+    }
+    let script = "echo up; while [ ! -e /go ]; do usleep 5000; done; cat";
+    let fifos = |name: &str| {
+        let dir = format!("/tmp/{name}");
+        host.node.sh(&format!("mkdir {dir} && mkfifo {dir}/in {dir}/out")).unwrap();
+        dir
+    };
+    let read = |dir: &str, bytes: usize| host.node.sh(&format!("timeout 10 head -c {bytes} {dir}/out")).unwrap();
+    let (first, second) = (fifos("first"), fifos("second"));
+    let shim = Shim::start(host, script, None);
+    shim.create_with(&first, "").unwrap();
+    shim.start_task(LONG).unwrap();
+    assert_eq!(read(&first, 3), "up");
+    // More than the pipe holds: the rest waits in the fifo, and in the client for a while.
+    host.node.sh(&format!("seq 20000 >{first}/in")).unwrap();
+    host.node.run(["mkdir", "-p", IMAGES]).unwrap();
+    shim.checkpoint(LONG).unwrap();
+    shim.wait("dumped and gone", is(Status::STOPPED));
+    host.node.run(["mv", IMAGES, MOVING]).unwrap();
+    shim.delete();
+    shim.shut_down();
+    drop(shim);
+
+    let shim = Shim::start(host, script, None);
+    shim.create_with(&second, MOVING).unwrap();
+    shim.start_task(LONG).unwrap();
+    host.node.write(&format!("{BUNDLE}/rootfs/go"), b"").unwrap();
+    host.node.sh(&format!("echo more >{second}/in")).unwrap();
+    let all = (1..=20000).map(|number| format!("{number}\n")).collect::<String>() + "more\n";
+    assert_eq!(read(&second, all.len()), all.trim());
+    shim.kill();
+    shim.delete();
+    shim.shut_down();
+    host.node.run(["rm", "-r", MOVING, &first, &second]).unwrap();
 }
 
 /// Outlives the bundle.
