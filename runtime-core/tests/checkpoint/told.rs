@@ -107,7 +107,7 @@ fn unix_socket() {
     let hears = || log.recv(&mut [0; 16]).unwrap();
     hears();
     let external = CriuOptions { ext_unix_sk: true, ..CriuOptions::default() };
-    needs(&counter, &bundle.images("one"), "xternal", external);
+    needs(&counter, &bundle.images("one"), "ext-unix-sk", external);
     counter.kill();
     log.set_nonblocking(true).unwrap();
     while log.recv(&mut [0; 16]).is_ok() {}
