@@ -54,10 +54,10 @@ use crate::init::channel::Channel;
 use crate::{ContainerId, Pid, Result, Signal};
 pub use checkpoint::{
     CgroupMode, Change, CheckpointError, CheckpointOptions, Checkpointed, Checksums, Comparison, CriuOptions,
-    Difference, External, Finding, FindingKind, Held, HostDescription, Input, Inspection, Maker, MemoryChange,
-    NetworkLock, OptionChange, OwnedFile, PageServer, ProcessName, Record, Report, RestoreCheck, RestoreOptions,
-    RestoreTimings, STALL, Sets, Severity, SizeChange, Stranger, Timings, Transport, Verify, parse_ghost_limit,
-    parse_network_lock,
+    Difference, External, Finding, FindingKind, Held, HeldDump, Holder, HostDescription, Input, Inspection, Maker,
+    MemoryChange, NetworkLock, OptionChange, OwnedFile, PageServer, ProcessName, Record, Report, RestoreCheck,
+    RestoreOptions, RestoreTimings, STALL, Sets, Severity, SizeChange, Stranger, Timings, Transport, Verify,
+    criu_version, parse_ghost_limit, parse_network_lock,
 };
 pub use maps::IdMapsError;
 pub use status::Status;

@@ -1,5 +1,7 @@
 //! The verb `checkpoint`.
 
+use std::cell::RefCell;
+use std::error::Error as StdError;
 use std::fs;
 use std::io::Write;
 use std::os::fd::BorrowedFd;
@@ -9,11 +11,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use criu::images::{DESCRIPTORS, DumpStats};
 use criu::{After, Answer, Common, Criu, DumpOptions, Log, MINIMUM, Notification, PreDumpOptions, Request};
 use oci_spec::runtime::Spec;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::aftermath::Aftermath;
 use super::error::CheckpointError;
 use super::frozen::{freeze, settle};
 use super::guard::Guard;
+use super::hold::HeldDump;
 use super::host::Host;
 use super::images::Images;
 use super::manifest::{self, Manifest, Timings};
@@ -25,7 +29,7 @@ use super::{
     preflight, programs, stdio,
 };
 use crate::container::{Container, Status, notify};
-use crate::{Error, Pid, Result};
+use crate::{Error, Pid, Result, Signal};
 
 const LOG: &str = "dump.log";
 
@@ -63,7 +67,8 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     let work = options.work_dir.as_deref().or(annotated.work_path.as_deref());
     let work = Work::new(work, container.directory.path()).map_err(&failed)?;
     let external = [annotated.external_dump.as_slice(), &options.external].concat();
-    let dump = Dump { container, options, criu: &criu, spec: &spec, work: &work, external, pid, paused };
+    let guard = RefCell::default();
+    let dump = Dump { container, options, criu: &criu, spec: &spec, work: &work, external, pid, paused, guard };
     if options.pre_dump {
         dump.pre_dump(&criu_options)?;
         let frozen = dump.stats().map(|stats| stats.frozen);
@@ -150,6 +155,8 @@ struct Dump<'a> {
     external: Vec<External>,
     pid: Pid,
     paused: bool,
+    /// While CRIU is at work.
+    guard: RefCell<Option<Guard>>,
 }
 
 impl Dump<'_> {
@@ -158,7 +165,7 @@ impl Dump<'_> {
         // Until the end, when the processes read on themselves or are gone.
         let held = self.options.input.as_ref().map(|input| input.hold()).transpose();
         let held = held.map_err(CheckpointError::file("hold back", "standard input")).map_err(self.failed())?;
-        let mut notify = |notification: Notification, _: BorrowedFd<'_>| {
+        let mut notify = |notification: Notification, criu: BorrowedFd<'_>| {
             tracing::debug!(id = %self.container.id(), ?notification, "checkpoint");
             match notification {
                 Notification::PostDump => {
@@ -169,6 +176,7 @@ impl Dump<'_> {
                     manifest.unread = input::save(&self.container.pids()?, terminal, stdin, held.as_ref(), dir)?;
                     manifest.criu = criu::logged_version(&self.work.path().join(LOG)).unwrap_or_default();
                     manifest.write(&self.options.image_dir)?;
+                    self.hold(criu)?;
                 }
                 Notification::StatusReady => self.tell_ready()?,
                 _ => {}
@@ -176,6 +184,18 @@ impl Dump<'_> {
             Ok(Answer::Acknowledge)
         };
         self.run(request, &mut notify, !self.options.leave_running)
+    }
+
+    /// Waits for the decision, if there is somebody who takes it.
+    fn hold(&self, criu: BorrowedFd<'_>) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        let Some(holder) = &self.options.holder else { return Ok(()) };
+        holder.hold(&HeldDump { criu, guard: &self.guard })?;
+        let dead = poll(&mut [PollFd::from_borrowed_fd(criu, PollFlags::IN)], Some(&Timespec::default()))? > 0;
+        if dead {
+            // Before they are thawed: they must not run again.
+            self.container.kill(Signal::KILL, true)?;
+        }
+        Ok(())
     }
 
     fn pre_dump(&self, told: &CriuOptions) -> Result<()> {
@@ -190,8 +210,7 @@ impl Dump<'_> {
         if !self.options.lazy_pages {
             worker.end_when_stalled(self.options.stall);
         }
-        // Until the container is as it shall be.
-        let _guard = Guard::new(self.container, worker.pidfd(), self.paused)?;
+        self.guard.replace(Guard::new(self.container, worker.pidfd(), self.paused)?);
         freeze(self.container, self.paused)?;
         let aftermath = Aftermath::new(self.container);
         let dumped = worker.run(&mut aftermath.around(notify), self.options.limit);
@@ -199,6 +218,8 @@ impl Dump<'_> {
             aftermath.take_back(&self.work.path().join(LOG));
         }
         settle(self.container, self.paused && (dumped.is_err() || !ends));
+        // The container is as it shall be.
+        drop(self.guard.take());
         dumped.map_err(|err| {
             let err = self.work.keep_log(err, LOG, &self.container.state.bundle);
             criu_failed(self.container)(self.criu.blame(err, MINIMUM, &Plain))

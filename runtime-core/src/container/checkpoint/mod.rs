@@ -15,8 +15,8 @@
 //! - `inventory`: which files it has. `phases`: what takes how long. `inspect`: what is in it, for people and programs;
 //!   `compare`: and in which way another is different.
 //! - `dump`: the verb. `execs`: processes that cannot be in it. `frozen`: how the container is frozen for it. `guard`: who
-//!   thaws it if we are killed. `images`: what a
-//!   failed one leaves. `swrk`: how CRIU is started. `work`: where its log is.
+//!   thaws it if we are killed. `hold`: a dump that waits for somebody's decision. `images`: what a failed one leaves. `swrk`:
+//!   how CRIU is started. `work`: where its log is.
 //! - `aftermath`: what a CRIU that was killed has left in the container.
 //! - `preflight`: what would be in the way, before anything is touched. `programs`: which rootfs it was.
 //!
@@ -32,6 +32,7 @@ mod frozen;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod guard;
+mod hold;
 pub(super) mod host;
 mod images;
 pub(super) mod input;
@@ -57,6 +58,7 @@ pub use compare::{Change, Comparison, MemoryChange, OptionChange, OwnedFile, Pro
 pub(super) use dump::checkpoint;
 pub use error::CheckpointError;
 pub use execs::Stranger;
+pub use hold::{HeldDump, Holder};
 pub use input::{Held, Input};
 pub use inspect::{Checksums, Inspection, Maker, Record, Verify};
 pub use inventory::Difference;
@@ -133,6 +135,14 @@ pub(super) fn plan(bundle: &Path, spec: &Spec, cgroup: &Cgroup) -> Result<Plan, 
     // It would come back with the ids of its source.
     plan.id_mapped().map_or(Ok(()), |target| Err(CheckpointError::IdMapped(target.to_owned())))?;
     Ok(plan)
+}
+
+/// The version of the CRIU that a checkpoint or a restore would use.
+///
+/// # Errors
+/// There is none, it cannot be executed, or it is too old.
+pub fn criu_version() -> Result<String, criu::Error> {
+    Ok(criu::Criu::find()?.require(criu::MINIMUM, &swrk::Plain)?.to_string())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 pub use criu::{CgroupMode, NetworkLock, PageServer, Transport};
 use serde::{Deserialize, Serialize};
 
+use super::hold::Holder;
 use super::input::Input;
 use crate::Pid;
 use crate::container::CreateOptions;
@@ -167,11 +168,13 @@ pub struct CheckpointOptions {
     pub criu: CriuOptions,
     /// Do not look for what CRIU would fail at; CRIU finds it, with the container frozen.
     pub skip_preflight: bool,
-    /// How long CRIU may take; without it, as long as it wants.
+    /// How long CRIU may take; without it, as long as it wants. The time that `holder` takes does not count.
     pub limit: Option<Duration>,
     /// How long CRIU may show no sign of life before it is ended, [`STALL`] where nothing else is said: neither CPU time nor
     /// a line in its log. Does not count while it serves lazy pages.
     pub stall: Duration,
+    /// Decides, once the images are complete and the processes stand still, whether the checkpoint goes through.
+    pub holder: Option<Arc<dyn Holder>>,
 }
 
 impl CheckpointOptions {
@@ -194,6 +197,7 @@ impl CheckpointOptions {
             skip_preflight: false,
             limit: None,
             stall: STALL,
+            holder: None,
         }
     }
 }
