@@ -1,13 +1,61 @@
-//! Compiles the .proto files with protox, so that no protoc is needed.
+//! Compiles the .proto files with protox and ttrpc-codegen, so that no protoc is needed.
 
 #![allow(clippy::print_stdout, reason = "how a build script talks to cargo")]
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    const FILES: [&str; 2] = ["criu/rpc.proto", "criu/images.proto"];
-    for file in FILES {
-        println!("cargo:rerun-if-changed={file}");
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=criu");
+    println!("cargo:rerun-if-changed=containerd");
+    println!("cargo:rerun-if-changed=rtc");
+    let mut files = vec!["criu/rpc.proto", "criu/images.proto"];
+    if cfg!(feature = "stream") {
+        files.push("rtc/migration/v1/stream.proto");
     }
-    let descriptors = protox::compile(FILES, ["."])?;
-    prost_build::Config::new().compile_fds(descriptors)?;
+    prost_build::Config::new().compile_fds(protox::compile(files, ["."])?)?;
+    #[cfg(feature = "containerd")]
+    containerd()?;
+    #[cfg(feature = "migration")]
+    migration()?;
+    Ok(())
+}
+
+#[cfg(feature = "containerd")]
+fn containerd() -> Result<(), Box<dyn Error>> {
+    const FILES: [&str; 8] = [
+        "containers.proto",
+        "content.proto",
+        "diff.proto",
+        "images.proto",
+        "leases.proto",
+        "runc.proto",
+        "snapshots.proto",
+        "tasks.proto",
+    ];
+    let descriptors = protox::compile(FILES, ["containerd"])?;
+    tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// The messages are rust-protobuf's there, as all of ttrpc's are in the shim.
+#[cfg(feature = "migration")]
+fn migration() -> Result<(), Box<dyn Error>> {
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?).join("migration");
+    std::fs::create_dir_all(&out)?;
+    ttrpc_codegen::Codegen::new()
+        .input("rtc/migration/v1/migration.proto")
+        .include("rtc/migration/v1")
+        .rust_protobuf()
+        .rust_protobuf_customize(ttrpc_codegen::ProtobufCustomize::default().gen_mod_rs(true))
+        .customize(ttrpc_codegen::Customize { async_all: true, ..Default::default() })
+        .out_dir(&out)
+        .run()?;
+    // `include!` takes no file with attributes of its own.
+    for name in ["migration.rs", "migration_ttrpc.rs"] {
+        let path = out.join(name);
+        let text = std::fs::read_to_string(&path)?;
+        let lines = text.lines().filter(|line| !line.starts_with("#!") && !line.starts_with("//!"));
+        std::fs::write(&path, lines.collect::<Vec<_>>().join("\n"))?;
+    }
     Ok(())
 }

@@ -54,6 +54,14 @@ pub(crate) enum Error {
     },
     #[error("checkpoint of container {id}: {option} {value:?} is not supported")]
     CheckpointOption { id: String, option: &'static str, value: String },
+    #[error("container {id} is in migration {migration}")]
+    Migrating { id: String, migration: String },
+    #[error("container {id} is not in migration {migration:?}")]
+    NoMigration { id: String, migration: String },
+    #[error("migration {migration} is {phase}")]
+    MigrationPhase { migration: String, phase: &'static str },
+    #[error("hold a dump")]
+    Hold(#[source] std::io::Error),
     #[error("{what} of container {id} is not valid")]
     Json {
         what: &'static str,
@@ -107,7 +115,12 @@ impl Error {
         match self {
             Self::NoContainer | Self::NoProcess { .. } | Self::Finished => ErrorKind::NotFound,
             Self::ContainerExists { .. } | Self::ExecExists { .. } => ErrorKind::AlreadyExists,
-            Self::Refused(_) | Self::InitGone { .. } | Self::NotStarted => ErrorKind::FailedPrecondition,
+            Self::Refused(_)
+            | Self::InitGone { .. }
+            | Self::NotStarted
+            | Self::Migrating { .. }
+            | Self::NoMigration { .. }
+            | Self::MigrationPhase { .. } => ErrorKind::FailedPrecondition,
             Self::CheckpointOption { .. }
             | Self::Id(_)
             | Self::NoExecId
@@ -117,6 +130,7 @@ impl Error {
             Self::Runtime { err, .. } => err.kind(),
             Self::Stdio { err, .. } => err.kind(),
             Self::StateRoot { .. }
+            | Self::Hold(_)
             | Self::Mount(_)
             | Self::Kill { .. }
             | Self::Watch { .. }

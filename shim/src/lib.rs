@@ -23,6 +23,7 @@ mod io;
 mod journal;
 mod log;
 mod metrics;
+mod migration;
 mod mount;
 mod oom;
 mod options;

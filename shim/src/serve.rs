@@ -13,6 +13,7 @@ use ttrpc::r#async::Server;
 use crate::bootstrap::TTRPC_ADDRESS;
 use crate::clients::Clients;
 use crate::handover::{Pledge, Taker};
+use crate::migration::MigrationService;
 use crate::publisher::Publisher;
 use crate::sandbox::Sandbox;
 use crate::service::Service;
@@ -111,7 +112,8 @@ async fn answer(flags: &Flags, listener: UnixListener, pledge: Pledge) -> Result
     end_on_signals(&sandbox)?;
 
     let (listener, clients) = Clients::of(listener).map_err(Error::Listener)?;
-    let services = Service::new(sandbox.clone()).register();
+    let mut services = Service::new(sandbox.clone()).register();
+    services.extend(MigrationService::new(sandbox.clone()).register());
     let mut server = Server::new().add_listener(listener).register_service(services);
     server.start().await.map_err(Error::Ttrpc)?;
     tracing::debug!(id = flags.id, pid = std::process::id(), "serving");

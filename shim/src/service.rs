@@ -59,7 +59,7 @@ impl Service {
 }
 
 /// Runs an operation to its end, whatever becomes of the client.
-async fn whole<T: Send + 'static>(
+pub(crate) async fn whole<T: Send + 'static>(
     span: tracing::Span,
     operation: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {

@@ -132,6 +132,7 @@ impl Parts {
             shares_pids: shares_pids(spec),
             pipe_owner,
             checkpoint: self.checkpoint,
+            migration: Mutex::default(),
             options: self.options,
             context: self.context,
         })

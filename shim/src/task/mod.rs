@@ -18,6 +18,7 @@ mod create;
 mod delete;
 mod exec;
 mod exit;
+mod migrate;
 mod start;
 mod verbs;
 
@@ -33,6 +34,7 @@ pub(crate) use checkpoint::checkpoint_options;
 pub(crate) use create::{Create, STATE_ROOT_FILE, create};
 
 use crate::error::{Error, Result};
+use crate::migration::Hold;
 use crate::options::Options;
 use crate::process::exec::Exec;
 use crate::process::{PipeOwner, Process};
@@ -56,6 +58,8 @@ pub(crate) struct Task {
     pipe_owner: PipeOwner,
     /// Where Create was told to restore from; empty otherwise.
     checkpoint: String,
+    /// The last one that was begun.
+    migration: Mutex<Option<Arc<Hold>>>,
     options: Options,
     context: Context,
 }

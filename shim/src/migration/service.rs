@@ -1,0 +1,201 @@
+//! The migration service: decodes a request, calls, and encodes the answer.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use proto::migration::migration as api;
+use proto::migration::migration_ttrpc::{Migration, create_migration};
+use protobuf::EnumOrUnknown;
+use runtime_core::container::{CheckpointOptions, CriuOptions};
+use ttrpc::r#async::TtrpcContext;
+
+use super::{End, Hold, Phase};
+use crate::error::{Error, Result};
+use crate::sandbox::Sandbox;
+use crate::service::whole;
+use crate::task::Task;
+
+#[derive(Clone, Debug)]
+pub(crate) struct MigrationService {
+    sandbox: Arc<Sandbox>,
+}
+
+impl MigrationService {
+    pub(crate) fn new(sandbox: Arc<Sandbox>) -> Self {
+        Self { sandbox }
+    }
+
+    pub(crate) fn register(self) -> HashMap<String, ttrpc::r#async::Service> {
+        create_migration(Arc::new(self))
+    }
+
+    fn hold(&self, id: &str, migration: &str) -> Result<Arc<Hold>> {
+        self.sandbox.task(id)?.migration(migration)
+    }
+}
+
+#[async_trait]
+impl Migration for MigrationService {
+    async fn preflight(
+        &self,
+        _: &TtrpcContext,
+        request: api::PreflightRequest,
+    ) -> ttrpc::Result<api::PreflightResponse> {
+        let task = self.sandbox.task(&request.id)?;
+        let mut options = CheckpointOptions::new(PathBuf::from(&request.image_path));
+        options.criu = CriuOptions {
+            tcp_established: request.tcp_established,
+            ext_unix_sk: request.ext_unix_sk,
+            shell_job: request.shell_job,
+            file_locks: request.file_locks,
+            ..CriuOptions::default()
+        };
+        Ok(preflight(&task, options).await?)
+    }
+
+    async fn dump(&self, _: &TtrpcContext, request: api::DumpRequest) -> ttrpc::Result<api::DumpResponse> {
+        let task = self.sandbox.task(&request.id)?;
+        let (options, hold) = decode_dump(&request)?;
+        let images = options.image_dir.clone();
+        let span = tracing::info_span!("migrate", id = request.id, migration = request.migration);
+        let frozen = whole(span, task.dump(options, hold)).await?;
+        let bytes = size_of(images).await?;
+        let frozen_for_us = micros(frozen.elapsed());
+        Ok(api::DumpResponse { bytes, frozen_for_us, ..api::DumpResponse::default() })
+    }
+
+    async fn prepare(&self, _: &TtrpcContext, request: api::PrepareRequest) -> ttrpc::Result<api::PrepareResponse> {
+        self.hold(&request.id, &request.migration)?.prepare().await?;
+        Ok(api::PrepareResponse::default())
+    }
+
+    async fn commit(&self, _: &TtrpcContext, request: api::CommitRequest) -> ttrpc::Result<api::CommitResponse> {
+        self.hold(&request.id, &request.migration)?.commit().await?;
+        Ok(api::CommitResponse::default())
+    }
+
+    async fn abort(&self, _: &TtrpcContext, request: api::AbortRequest) -> ttrpc::Result<api::AbortResponse> {
+        let hold = self.hold(&request.id, &request.migration)?;
+        hold.abort().await?;
+        Ok(api::AbortResponse::default())
+    }
+
+    async fn state(&self, _: &TtrpcContext, request: api::StateRequest) -> ttrpc::Result<api::StateResponse> {
+        let task = self.sandbox.task(&request.id)?;
+        let (phase, migration) = if request.migration.is_empty() {
+            let hold = task.any_migration();
+            (hold.as_ref().map(|hold| hold.phase()), hold.map(|hold| hold.migration.clone()).unwrap_or_default())
+        } else {
+            (Some(task.migration(&request.migration)?.renew()), request.migration)
+        };
+        let (phase, left) = encode(phase);
+        let lease_left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let phase = EnumOrUnknown::new(phase);
+        Ok(api::StateResponse { phase, migration, lease_left_ms, ..api::StateResponse::default() })
+    }
+}
+
+async fn preflight(task: &Arc<Task>, options: CheckpointOptions) -> Result<api::PreflightResponse> {
+    let (mut problems, mut warnings) = (task.refuses_checkpoint(), Vec::new());
+    if problems.is_empty() {
+        (problems, warnings) = task.check_dump(options).await?;
+    }
+    let found = tokio::task::spawn_blocking(runtime_core::container::criu_version).await?;
+    let criu_version = match found {
+        Ok(version) => version,
+        Err(err) if problems.is_empty() => {
+            problems.push(crate::error::chain(&err));
+            String::new()
+        }
+        // The preflight has found that too.
+        Err(_) => String::new(),
+    };
+    Ok(api::PreflightResponse {
+        bundle: task.bundle.to_string_lossy().into_owned(),
+        pid: task.init.pid(),
+        paused: task.is_paused(),
+        criu_version,
+        problems,
+        warnings,
+        ..api::PreflightResponse::default()
+    })
+}
+
+fn decode_dump(request: &api::DumpRequest) -> Result<(CheckpointOptions, Arc<Hold>)> {
+    let refuse =
+        |option: &'static str, value: String| Error::CheckpointOption { id: request.id.clone(), option, value };
+    if request.migration.is_empty() {
+        return Err(refuse("migration", String::new()));
+    }
+    if request.lease_ms == 0 {
+        return Err(refuse("lease", "0".to_owned()));
+    }
+    let image_dir = PathBuf::from(&request.image_path);
+    if !image_dir.is_absolute() {
+        return Err(refuse("image path", request.image_path.clone()));
+    }
+    let hold = Arc::new(Hold::new(request.migration.clone(), Duration::from_millis(request.lease_ms))?);
+    let mut options = CheckpointOptions::new(image_dir);
+    options.criu = CriuOptions {
+        tcp_established: request.tcp_established,
+        ext_unix_sk: request.ext_unix_sk,
+        shell_job: request.shell_job,
+        file_locks: request.file_locks,
+        ..CriuOptions::default()
+    };
+    options.holder = Some(hold.clone());
+    Ok((options, hold))
+}
+
+/// Sum of the sizes of the files, in bytes.
+async fn size_of(directory: PathBuf) -> Result<u64> {
+    let sum = move || -> std::io::Result<u64> {
+        std::fs::read_dir(directory)?.map(|entry| Ok(entry?.metadata()?.len())).sum()
+    };
+    tokio::task::spawn_blocking(sum).await?.map_err(Error::Hold)
+}
+
+fn encode(phase: Option<Phase>) -> (api::Phase, Duration) {
+    match phase {
+        None | Some(Phase::Over(End::Resumed)) => (api::Phase::IDLE, Duration::ZERO),
+        Some(Phase::Dumping) => (api::Phase::DUMPING, Duration::ZERO),
+        Some(Phase::Held { until }) => (api::Phase::HELD, until.saturating_duration_since(Instant::now())),
+        Some(Phase::Aborting) => (api::Phase::HELD, Duration::ZERO),
+        Some(Phase::Preparing | Phase::Prepared | Phase::Committing) => (api::Phase::PREPARED, Duration::ZERO),
+        Some(Phase::Over(End::Committed)) => (api::Phase::COMMITTED, Duration::ZERO),
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> api::DumpRequest {
+        let (id, migration, image_path) = ("web".to_owned(), "m1".to_owned(), "/images".to_owned());
+        api::DumpRequest { id, migration, image_path, lease_ms: 1000, file_locks: true, ..api::DumpRequest::default() }
+    }
+
+    #[test]
+    fn what_a_dump_is_asked_for_reaches_criu() {
+        let (options, hold) = decode_dump(&request()).unwrap();
+        assert!(options.criu.file_locks && !options.criu.tcp_established && !options.leave_running);
+        assert!(options.holder.is_some());
+        assert_eq!((hold.migration.as_str(), hold.phase()), ("m1", Phase::Dumping));
+    }
+
+    #[test]
+    fn a_dump_that_nobody_could_end_or_find_is_refused() {
+        let refused = |request: api::DumpRequest| decode_dump(&request).unwrap_err().to_string();
+        assert!(refused(api::DumpRequest { lease_ms: 0, ..request() }).contains("lease"));
+        assert!(refused(api::DumpRequest { migration: String::new(), ..request() }).contains("migration"));
+        let relative = api::DumpRequest { image_path: "images".into(), ..request() };
+        assert_eq!(refused(relative), "checkpoint of container web: image path \"images\" is not supported");
+    }
+}
