@@ -8,6 +8,7 @@ use crate::{Error, Result};
 
 pub const SHIM: &str = "containerd-shim-rtc-v2";
 pub const CLI: &str = "rtc";
+pub const MIGRATE: &str = "rtc-migrate";
 pub const WORKLOAD: &str = "workload";
 pub const VM_AGENT: &str = "vm-agent";
 

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use test_fixtures::artifact::{self, CLI, SHIM, VM_AGENT, WORKLOAD};
+use test_fixtures::artifact::{self, CLI, MIGRATE, SHIM, VM_AGENT, WORKLOAD};
 
 use crate::error::Error;
 use crate::host;
 use crate::process::{cargo, run};
 
 /// The packages that users get, as cargo's arguments.
-pub(crate) const PRODUCT: &[&str] = &["--package", SHIM, "--bin", SHIM, "--package", CLI, "--bin", CLI];
+pub(crate) const PRODUCT: &[&str] =
+    &["--package", SHIM, "--bin", SHIM, "--package", CLI, "--bin", CLI, "--package", MIGRATE, "--bin", MIGRATE];
 
 /// Builds what users get and what tests and nodes need. Returns the directory of the binaries.
 pub(crate) fn all() -> Result<PathBuf, Error> {

@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtime-core", &["criu"]),
     ("rtc", &["runtime-core"]),
     ("containerd-shim-rtc-v2", &["runtime-core", "rtc-proto"]),
+    ("rtc-migrate", &["criu", "rtc-proto"]),
     ("test-fixtures", &["rtc-proto"]),
     ("cri-client", &[]),
     ("rtc-bench", &[]),

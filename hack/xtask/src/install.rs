@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use test_fixtures::artifact::{CLI, SHIM};
+use test_fixtures::artifact::{CLI, MIGRATE, SHIM};
 
 use crate::error::Error;
 use crate::process::{read, run, say};
@@ -24,7 +24,7 @@ pub(crate) fn install(prefix: &Path) -> Result<(), Error> {
     host::prepare()?;
     let from = build::binaries(build::PRODUCT)?;
     let to = make(prefix.join("bin"))?;
-    for name in [SHIM, CLI] {
+    for name in [SHIM, CLI, MIGRATE] {
         // Renamed into place: what runs keeps its file, and nobody starts half of one.
         let (partial, path) = (to.join(format!(".{name}.new")), to.join(name));
         fs::copy(from.join(name), &partial)

@@ -81,6 +81,7 @@ pub(crate) enum Command {
     List(crate::list::List),
     #[command(hide = true)]
     Man(crate::man::Man),
+    Migrate(crate::migrate::Migrate),
     Pause(crate::pause::Pause),
     Ps(crate::ps::Ps),
     Restore(Box<crate::restore::Restore>),
@@ -109,6 +110,7 @@ const DEFINITIONS: &[(&str, Define)] = &[
     ("kill", crate::kill::Kill::augment_args),
     ("list", crate::list::List::augment_args),
     ("man", crate::man::Man::augment_args),
+    ("migrate", crate::migrate::Migrate::augment_args),
     ("pause", crate::pause::Pause::augment_args),
     ("ps", crate::ps::Ps::augment_args),
     ("restore", crate::restore::Restore::augment_args),

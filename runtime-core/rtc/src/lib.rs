@@ -32,6 +32,7 @@ mod launch;
 mod list;
 mod log;
 mod man;
+mod migrate;
 mod notify;
 mod output;
 mod pause;
@@ -98,6 +99,7 @@ fn run(args: Args) -> Result<ExitCode, Error> {
         Some(Command::Kill(command)) => command.run(&context),
         Some(Command::List(command)) => command.run(&context),
         Some(Command::Man(command)) => command.run(),
+        Some(Command::Migrate(command)) => command.run(),
         Some(Command::Pause(command)) => command.run(&context),
         Some(Command::Ps(command)) => command.run(&context),
         Some(Command::Restore(command)) => command.run(&context),

@@ -220,6 +220,7 @@ fn lay_binaries(layer: &Path, rtc: bool) -> Result<()> {
     let binaries = [
         Some((artifact::SHIM, artifact::find(artifact::SHIM)?)),
         artifact::find(artifact::CLI).ok().map(|path| (artifact::CLI, path)),
+        artifact::find(artifact::MIGRATE).ok().map(|path| (artifact::MIGRATE, path)),
     ];
     for (name, path) in binaries.into_iter().flatten() {
         let link = directory.join(name);

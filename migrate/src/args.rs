@@ -1,0 +1,308 @@
+//! The command line.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use migrate::{Address, Error, MapMount, Migrate, Pace, Receive, Target, Verdict};
+
+const ADDRESS: &str = "/run/containerd/containerd.sock";
+const NAMESPACE: &str = "default";
+const STATE: &str = "/var/lib/rtc/migrate";
+
+/// Move a running container to another node
+///
+/// The container's memory, files and connections go on where they were; its id stays. Until the destination runs it, it stands
+/// still here, and any failure lets it run on.
+#[derive(Debug, Parser)]
+#[command(name = "rtc migrate", args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Line {
+    #[command(flatten)]
+    to: To,
+
+    /// Log what is done
+    #[arg(long, global = true)]
+    debug: bool,
+
+    #[command(subcommand)]
+    command: Option<Sub>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    Receive(ReceiveCommand),
+    Status(Status),
+    Recover(Recover),
+}
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) struct Args {
+    pub(crate) debug: bool,
+    pub(crate) command: Command,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    To(To),
+    Receive(ReceiveCommand),
+    Status(Status),
+    Recover(Recover),
+}
+
+impl Args {
+    /// Of this process; ends it where they are none.
+    pub(crate) fn parse() -> Self {
+        let Line { to, debug, command } = Line::parse();
+        let command = match command {
+            None => Command::To(to),
+            Some(Sub::Receive(command)) => Command::Receive(command),
+            Some(Sub::Status(command)) => Command::Status(command),
+            Some(Sub::Recover(command)) => Command::Recover(command),
+        };
+        Self { debug, command }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct Containerd {
+    /// containerd's socket [default: $CONTAINERD_ADDRESS, or /run/containerd/containerd.sock]
+    #[arg(short, long, value_name = "SOCKET")]
+    address: Option<PathBuf>,
+
+    /// containerd's namespace, the same on both sides [default: $CONTAINERD_NAMESPACE, or default]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+}
+
+impl Containerd {
+    fn resolve(self) -> Address {
+        let socket = self.address.or_else(|| std::env::var_os("CONTAINERD_ADDRESS").map(PathBuf::from));
+        let namespace = self.namespace.or_else(|| std::env::var("CONTAINERD_NAMESPACE").ok());
+        Address {
+            socket: socket.unwrap_or_else(|| PathBuf::from(ADDRESS)),
+            namespace: namespace.unwrap_or_else(|| NAMESPACE.to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct To {
+    /// The container's id; it stays the same
+    #[arg(required = true)]
+    container: Option<String>,
+
+    /// Where to: unix:///PATH, or ssh://[USER@]NODE, which starts `rtc migrate receive` there
+    #[arg(long, value_name = "TARGET", required = true)]
+    to: Option<Target>,
+
+    #[command(flatten)]
+    containerd: Containerd,
+
+    /// How it is moved: the processes stand still while all of their memory goes
+    #[arg(long, value_name = "MODE", default_value = "stop-copy", value_parser = ["stop-copy"])]
+    mode: String,
+
+    /// Keep the stopped container in this node's containerd
+    #[arg(long)]
+    keep_source: bool,
+
+    /// The network namespace at the destination, for a container that has joined one here
+    #[arg(long, value_name = "PATH")]
+    netns: Option<PathBuf>,
+
+    /// The source of bind mounts at the destination, where it is another than here; may be given several times
+    #[arg(long, value_name = "FROM:TO")]
+    map_mount: Vec<MapMount>,
+
+    /// Say whether it can be moved, and move nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Send no more than so many bytes a second; with a suffix of k, m or g times 1024, 1024² or 1024³
+    #[arg(long, value_name = "BYTES", value_parser = pace)]
+    bandwidth_limit: Option<Pace>,
+
+    /// Compress what is sent, with zstd
+    #[arg(long)]
+    compress: bool,
+
+    /// Where the journals of migrations and the images are
+    #[arg(long, value_name = "DIR", default_value = STATE)]
+    state: PathBuf,
+}
+
+impl To {
+    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
+        let (Some(id), Some(target)) = (self.container, self.to) else {
+            return Err(Error::Target(String::new()));
+        };
+        let options = Migrate {
+            id,
+            target,
+            containerd: self.containerd.resolve(),
+            state: self.state,
+            keep_source: self.keep_source,
+            netns: self.netns,
+            maps: self.map_mount,
+            dry_run: self.dry_run,
+            pace: self.bandwidth_limit,
+            compress: self.compress,
+        };
+        let report = migrate::migrate(options).await?;
+        if self.json {
+            json(&report)?
+        } else {
+            print(&format!("{report}\n"))?
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Take containers in that come from other nodes
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReceiveCommand {
+    /// One, over standard input and output; for ssh
+    #[arg(long, conflicts_with = "listen", required_unless_present = "listen")]
+    stdio: bool,
+
+    /// Any number of them, on a socket: unix:///PATH
+    #[arg(long, value_name = "TARGET")]
+    listen: Option<Target>,
+
+    #[command(flatten)]
+    containerd: Containerd,
+
+    /// Where the journals of migrations and the images are
+    #[arg(long, value_name = "DIR", default_value = STATE)]
+    state: PathBuf,
+}
+
+impl ReceiveCommand {
+    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
+        let options = Receive { containerd: self.containerd.resolve(), state: self.state };
+        migrate::receive(options, self.listen).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// List migrations that are under way or were left behind; ends with 1 if one was
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Where the journals of migrations are
+    #[arg(long, value_name = "DIR", default_value = STATE)]
+    state: PathBuf,
+}
+
+impl Status {
+    pub(crate) fn run(self) -> Result<ExitCode, Error> {
+        tell(&migrate::status(&self.state)?, self.json)
+    }
+}
+
+/// Bring migrations to their end that were left behind; ends with 1 if one could not be
+///
+/// What the destination has started is ended here, what it has not started runs on here. A destination that cannot be asked
+/// leaves it as it is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Recover {
+    /// Only of this container
+    container: Option<String>,
+
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Where the journals of migrations are
+    #[arg(long, value_name = "DIR", default_value = STATE)]
+    state: PathBuf,
+}
+
+impl Recover {
+    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
+        tell(&migrate::recover(&self.state, self.container.as_deref()).await?, self.json)
+    }
+}
+
+fn tell(verdicts: &[Verdict], as_json: bool) -> Result<ExitCode, Error> {
+    if as_json {
+        json(&verdicts)?;
+    } else {
+        for verdict in verdicts {
+            print(&format!("{verdict}\n"))?;
+        }
+    }
+    let open = verdicts.iter().any(|verdict| verdict.open);
+    Ok(if open { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).map_err(|err| Error::Json { what: "the output".to_owned(), err })?;
+    print(&format!("{text}\n"))
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(Error::Connection)
+}
+
+/// `500`, `10m`.
+fn pace(text: &str) -> Result<Pace, String> {
+    let (digits, factor) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (text.get(..at), 1 << 10),
+        Some((at, 'm' | 'M')) => (text.get(..at), 1 << 20),
+        Some((at, 'g' | 'G')) => (text.get(..at), 1 << 30),
+        _ => (Some(text), 1_u64),
+    };
+    let number = digits.and_then(|digits| digits.parse::<u64>().ok()).and_then(|number| number.checked_mul(factor));
+    number
+        .filter(|rate| *rate > 0)
+        .map(Pace)
+        .ok_or_else(|| "it is a number of bytes above 0, such as 500k or 10m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Line, clap::Error> {
+        Line::try_parse_from([&["rtc migrate"], words].concat())
+    }
+
+    #[test]
+    fn a_container_and_a_target_are_a_move() {
+        let line = parse(&["web", "--to", "ssh://b", "--map-mount", "/a:/b", "--bandwidth-limit", "10m"]).unwrap();
+        assert_eq!(line.to.container.as_deref(), Some("web"));
+        assert_eq!(line.to.to, Some("ssh://b".parse().unwrap()));
+        assert_eq!(line.to.bandwidth_limit, Some(Pace(10 << 20)));
+        assert!(line.command.is_none());
+        assert!(parse(&["web"]).is_err(), "it needs a target");
+        assert!(parse(&["web", "--to", "b"]).is_err(), "that is none");
+    }
+
+    #[test]
+    fn commands_need_no_target() {
+        assert!(matches!(parse(&["receive", "--stdio"]).unwrap().command, Some(Sub::Receive(_))));
+        assert!(matches!(parse(&["status", "--json"]).unwrap().command, Some(Sub::Status(_))));
+        assert!(parse(&["receive"]).is_err(), "from where");
+        assert!(parse(&["receive", "--stdio", "--listen", "unix:///s"]).is_err());
+    }
+
+    #[test]
+    fn a_pace_has_units() {
+        assert_eq!(pace("500").unwrap(), Pace(500));
+        assert_eq!(pace("2k").unwrap(), Pace(2048));
+        assert_eq!(pace("1G").unwrap(), Pace(1 << 30));
+        for bad in ["", "0", "k", "-1", "1.5m", "99999999999g"] {
+            assert!(pace(bad).is_err(), "{bad}");
+        }
+    }
+}

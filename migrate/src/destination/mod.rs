@@ -1,0 +1,204 @@
+//! The side where the container goes.
+//!
+//! - `arrive`: takes everything in and makes it ready, until the source lets it start. Fails back to nothing.
+//! - `start`: restores it through containerd.
+//! - `clean`: takes away what was made for a container that does not come.
+
+mod arrive;
+mod clean;
+mod start;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use proto::stream::message::Kind as Message;
+use proto::stream::{Failed, Finished, Offer, Outcome, Welcome, outcome};
+use tokio::time::sleep;
+
+use crate::containerd::{Address, Containerd};
+use crate::error::{Error, Result};
+use crate::journal::{self, Asked, Journal, Stage};
+use crate::link::{Link, Stream};
+use crate::node::{self, Host};
+use crate::target::{Listener, Target};
+use crate::wire::{self, awaited};
+
+use self::arrive::Arrival;
+pub(crate) use self::clean::clean;
+
+/// How long a source may take between two connections' ends and the next word; then it is gone.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// Where migrations come in.
+#[derive(Clone, Debug)]
+pub struct Receive {
+    pub containerd: Address,
+    /// Where the journals and the images are.
+    pub state: PathBuf,
+}
+
+/// Serves one migration on standard input and output, or any number of them on a socket, until it is interrupted.
+///
+/// # Errors
+/// The one migration's; or the socket could not be made.
+pub async fn receive(options: Receive, listen: Option<Target>) -> Result<()> {
+    let path = match listen {
+        None => {
+            let stream = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
+            return serve(&options, Box::new(stream)).await;
+        }
+        Some(Target::Unix(path)) => path,
+        Some(other) => return Err(Error::Target(other.to_string())),
+    };
+    let listener = Listener::bind(&path)?;
+    let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut serving = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = listener.accept() => {
+                let (stream, options) = (stream?, options.clone());
+                serving.spawn(async move {
+                    if let Err(err) = serve(&options, stream).await {
+                        tracing::error!("{}", err.chain());
+                    }
+                });
+            }
+            Some(_) = serving.join_next(), if !serving.is_empty() => {}
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        }
+    }
+    drop(listener);
+    // What is under way comes to its end.
+    while serving.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal> {
+    tokio::signal::unix::signal(kind).map_err(Error::Connection)
+}
+
+async fn serve(options: &Receive, stream: Box<dyn Stream>) -> Result<()> {
+    let mut link = Link::new(stream, None);
+    let served = converse(options, &mut link).await;
+    if let Err(err) = &served
+        && !err.is_of_the_link()
+        && !matches!(err, Error::Aborted(_))
+    {
+        // Who has gone does not hear it.
+        link.send(Message::Failed(Failed { reason: err.chain() })).await.ok();
+    }
+    link.close().await;
+    match served {
+        // The source's own decision, which it tells of itself.
+        Err(Error::Aborted(reason)) => {
+            tracing::info!(reason, "the source has given a migration up");
+            Ok(())
+        }
+        served => served,
+    }
+}
+
+async fn converse(options: &Receive, link: &mut Link) -> Result<()> {
+    let hello = awaited!(link, Hello)?;
+    let version = wire::common_version(hello.lowest, hello.highest)?;
+    let Host { architecture, kernel } = Host::this();
+    // Whether it can do without is the source's to say.
+    let criu = node::criu_version().await.inspect_err(|err| tracing::warn!("{}", err.chain())).unwrap_or_default();
+    let software = node::software();
+    link.send(Message::Welcome(Welcome { version, software, architecture, kernel, criu })).await?;
+    match link.message().await? {
+        Message::Offer(offer) => take(options, link, offer, hello.migration).await,
+        Message::Query(_) => {
+            let outcome = answer(options, &hello.migration).await?;
+            link.send(Message::Outcome(outcome)).await?;
+            match awaited!(link, Finish) {
+                Ok(_) => forget(options, link, &hello.migration).await,
+                // There was nothing more to say.
+                Err(Error::Disconnected) => Ok(()),
+                Err(err) => Err(err),
+            }
+        }
+        other => Err(wire::unexpected("Offer", &other)),
+    }
+}
+
+async fn take(options: &Receive, link: &mut Link, offer: Offer, migration: String) -> Result<()> {
+    let containerd = Containerd::connect(&options.containerd).await?;
+    let arrival = Arrival::check(options, containerd, offer, migration).await?;
+    if arrival.offer.dry_run {
+        link.send(Message::Want(arrival.want().await?)).await?;
+        return Ok(());
+    }
+    let mut journal = Journal::create(&options.state, arrival.record(options))?;
+    let started = async {
+        arrival.take_in(link, &mut journal).await?;
+        awaited!(link, Restore)?;
+        let begun = std::time::Instant::now();
+        journal.start()?;
+        let pid = arrival.start(&journal).await?;
+        Ok((pid, begun.elapsed()))
+    };
+    let (pid, time) = match started.await {
+        Ok(started) => started,
+        Err(err) => {
+            let cleaned = clean(&arrival.containerd, &journal).await;
+            // What could not be cleaned stays known, for a recovery.
+            let cleaned = cleaned.and_then(|()| journal.remove());
+            return Err(Error::and_roll_back(err, cleaned));
+        }
+    };
+    journal.change(|record| (record.stage, record.pid) = (Stage::Started, pid))?;
+    tracing::info!(id = arrival.offer.id, pid, milliseconds = time.as_millis(), "restored");
+    arrival.settle(&journal).await?;
+    let restore_us = crate::report::micros(time);
+    link.send(Message::Started(proto::stream::Started { pid, restore_us })).await?;
+    // Without a last word the journal stays: the source will ask.
+    let finish = async { awaited!(link, Finish) };
+    if let Ok(Ok(_)) = tokio::time::timeout(LAST_WORD.saturating_mul(6), finish).await {
+        journal.remove()?;
+        link.send(Message::Finished(Finished {})).await?;
+    }
+    Ok(())
+}
+
+/// The source knows: the copy here is the only one.
+async fn forget(options: &Receive, link: &mut Link, migration: &str) -> Result<()> {
+    let begun = Instant::now();
+    while let Some(directory) = find(options, migration)? {
+        match Journal::open(&directory)? {
+            Some(journal) if journal.record().stage == Stage::Started => journal.remove()?,
+            Some(_) => break,
+            // The end of the connection on which it was started has not been noticed yet.
+            None if begun.elapsed() < LAST_WORD => sleep(Duration::from_millis(20)).await,
+            None => return Err(Error::Busy { id: migration.to_owned() }),
+        }
+    }
+    link.send(Message::Finished(Finished {})).await
+}
+
+fn find(options: &Receive, migration: &str) -> Result<Option<PathBuf>> {
+    let of_this = |record: &journal::Record| record.role == journal::Role::Destination && record.migration == migration;
+    let mut all = journal::list(&options.state)?.into_iter();
+    Ok(all.find(|(_, record, _)| of_this(record)).map(|(directory, ..)| directory))
+}
+
+/// What has become of a migration. One that nobody works on any more is brought to its end first.
+async fn answer(options: &Receive, migration: &str) -> Result<Outcome> {
+    let Some(directory) = find(options, migration)? else {
+        return Ok(Outcome { kind: outcome::Kind::NotStarted.into(), pid: 0 });
+    };
+    if let Some(journal) = Journal::open(&directory)? {
+        crate::recover::destination(journal).await?;
+    }
+    let (kind, pid) = match journal::ask(&directory) {
+        Ok(Asked::Started { pid }) => (outcome::Kind::Started, pid),
+        Ok(Asked::Starting) => (outcome::Kind::Starting, 0),
+        Ok(Asked::NotStarted) => (outcome::Kind::NotStarted, 0),
+        // It was removed just now, which is not done to one that has started before the source knows.
+        Err(Error::File { err, .. }) if err.kind() == std::io::ErrorKind::NotFound => (outcome::Kind::NotStarted, 0),
+        Err(err) => return Err(err),
+    };
+    Ok(Outcome { kind: kind.into(), pid })
+}

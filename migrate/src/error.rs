@@ -1,0 +1,162 @@
+//! What a migration fails with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::frame::FrameError;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    // The connection.
+    #[error("{0:?} names no other side: unix:///PATH or ssh://[USER@]NODE")]
+    Target(String),
+    #[error("connect to {target}")]
+    Connect {
+        target: String,
+        #[source]
+        err: std::io::Error,
+    },
+    #[error("listen on {target}")]
+    Listen {
+        target: String,
+        #[source]
+        err: std::io::Error,
+    },
+    #[error("the connection to the other side")]
+    Connection(#[source] std::io::Error),
+    #[error("the other side has hung up")]
+    Disconnected,
+    #[error("nothing was heard of the other side for {0:?}")]
+    Silent(Duration),
+    #[error("it was interrupted")]
+    Cancelled,
+    #[error("a frame of the migration protocol")]
+    Frame(#[source] FrameError),
+    #[error("a message of the migration protocol")]
+    Message(#[source] prost::DecodeError),
+    #[error("the other side sent {found} where {expected} was expected")]
+    Unexpected { expected: &'static str, found: String },
+    #[error("no common version of the migration protocol: {} to {} and {} to {}", theirs.0, theirs.1, ours.0, ours.1)]
+    Version { theirs: (u32, u32), ours: (u32, u32) },
+    /// What the destination says.
+    #[error("the destination: {0}")]
+    Refused(String),
+    /// What the source says.
+    #[error("the source: {0}")]
+    Aborted(String),
+
+    // What is not moved, and where it is not moved to.
+    #[error("container {id}: {problem}")]
+    Unfit { id: String, problem: String },
+    #[error("container {id}: its runtime {runtime} has no migration service")]
+    NoService {
+        id: String,
+        runtime: String,
+        #[source]
+        err: Box<Error>,
+    },
+    #[error("{0}")]
+    Destination(String),
+
+    // Of this host.
+    #[error("containerd at {address}")]
+    ContainerdConnect {
+        address: PathBuf,
+        #[source]
+        err: tonic::transport::Error,
+    },
+    #[error("containerd: {operation} {what}")]
+    Containerd {
+        operation: &'static str,
+        what: String,
+        #[source]
+        err: Box<tonic::Status>,
+    },
+    #[error("containerd's answer to {operation} {what} lacks {lacks}")]
+    Answer { operation: &'static str, what: String, lacks: &'static str },
+    #[error("the shim of container {id}: {operation}")]
+    Shim {
+        id: String,
+        operation: &'static str,
+        #[source]
+        err: ttrpc::Error,
+    },
+    #[error("{operation} {}", path.display())]
+    File {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
+    #[error("the other side sent a path that leads out of its tree: {0:?}")]
+    Path(String),
+    #[error("{what} is no valid JSON")]
+    Json {
+        what: String,
+        #[source]
+        err: serde_json::Error,
+    },
+    #[error("a migration of container {id} is under way (`rtc migrate status`)")]
+    Busy { id: String },
+    #[error("a migration of container {id} was not brought to its end: `rtc migrate recover` first")]
+    Unrecovered { id: String },
+    /// Source and destination may both have it, so that neither is ended.
+    #[error(
+        "it is not known whether the destination runs container {id}: it stays frozen here until `rtc migrate recover` \
+         can ask"
+    )]
+    Undecided {
+        id: String,
+        #[source]
+        err: Box<Error>,
+    },
+    #[error("{err}; and to take it back failed too: {roll_back}")]
+    RollBack { err: Box<Error>, roll_back: Box<Error> },
+    /// A bug: a part of this program has panicked.
+    #[error("an operation was interrupted")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+impl Error {
+    pub(crate) fn file(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |err| Self::File { operation, path, err }
+    }
+
+    pub(crate) fn system(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(Errno) -> Self {
+        let path = path.into();
+        move |err| Self::File { operation, path, err: err.into() }
+    }
+
+    pub(crate) fn and_roll_back(self, roll_back: Result<()>) -> Self {
+        match roll_back {
+            Ok(()) => self,
+            Err(roll_back) => Self::RollBack { err: Box::new(self), roll_back: Box::new(roll_back) },
+        }
+    }
+
+    /// Whether the connection is gone, so that the other side's state is unknown.
+    pub(crate) fn is_of_the_link(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. } | Self::Connection(_) | Self::Disconnected | Self::Silent(_) | Self::Frame(_)
+        )
+    }
+
+    /// With all its causes in one line.
+    pub fn chain(&self) -> String {
+        use std::error::Error as _;
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(err) = cause {
+            text.push_str(": ");
+            text.push_str(&err.to_string());
+            cause = err.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,35 @@
+//! Live migration: moves a running container from one node's containerd to another's.
+//!
+//! - `source`, `destination`: the two sides, step by step. `journal`: what each has on disk, for a recovery.
+//! - `wire`, `frame`, `link`: what they tell one another, its form, and the connection. `target`: where the other side is.
+//! - `containerd`: the client of its API. `shim`: the client of the migration service of the container's shim.
+//! - `image`: which blobs an image has. `tree`: directories, such as a writable layer, sent and received.
+//! - `spec`: what of the container's specification differs at the destination.
+
+mod containerd;
+mod destination;
+mod error;
+mod frame;
+mod image;
+mod journal;
+mod link;
+mod node;
+mod recover;
+mod report;
+mod shim;
+mod source;
+mod spec;
+mod stdio;
+mod target;
+mod tree;
+mod wire;
+
+pub use containerd::Address;
+pub use destination::{Receive, receive};
+pub use error::{Error, Result};
+pub use link::Pace;
+pub use recover::{Verdict, recover, status};
+pub use report::Report;
+pub use source::{Migrate, migrate};
+pub use spec::MapMount;
+pub use target::Target;

@@ -1,0 +1,164 @@
+//! Where the other side is, and the stream of bytes to it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::Stdio;
+use std::str::FromStr;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::error::{Error, Result};
+use crate::link::Stream;
+
+/// A destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `unix:///PATH`: `rtc migrate receive --listen` serves there.
+    Unix(PathBuf),
+    /// `ssh://[USER@]NODE[:PORT]`: ssh starts `rtc migrate receive --stdio` there.
+    Ssh { node: String, port: Option<u16> },
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || Error::Target(text.to_owned());
+        match text.split_once("://") {
+            Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            // A dash would be an option of ssh's.
+            Some(("ssh", node)) if !node.is_empty() && !node.starts_with('-') => match node.rsplit_once(':') {
+                Some((node, port)) if !node.is_empty() => {
+                    Ok(Self::Ssh { node: node.to_owned(), port: Some(port.parse().map_err(|_| bad())?) })
+                }
+                Some(_) => Err(bad()),
+                None => Ok(Self::Ssh { node: node.to_owned(), port: None }),
+            },
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Ssh { node, port: None } => write!(f, "ssh://{node}"),
+            Self::Ssh { node, port: Some(port) } => write!(f, "ssh://{node}:{port}"),
+        }
+    }
+}
+
+impl Target {
+    /// `namespace` is the container's, which is the same on both sides.
+    pub(crate) async fn connect(&self, namespace: &str) -> Result<Box<dyn Stream>> {
+        let failed = |err| Error::Connect { target: self.to_string(), err };
+        match self {
+            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
+            Self::Ssh { node, port } => Ok(Box::new(ssh(node, *port, namespace).map_err(failed)?)),
+        }
+    }
+}
+
+fn ssh(node: &str, port: Option<u16>, namespace: &str) -> io::Result<Remote> {
+    let mut command = Command::new("ssh");
+    if let Some(port) = port {
+        command.args(["-p", &port.to_string()]);
+    }
+    command.args([node, "rtc", "migrate", "receive", "--stdio", "--namespace", namespace]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    match (child.stdout.take(), child.stdin.take()) {
+        (Some(stdout), Some(stdin)) => Ok(Remote { streams: tokio::io::join(stdout, stdin), _child: child }),
+        _ => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
+    }
+}
+
+/// A program's standard streams.
+#[derive(Debug)]
+struct Remote {
+    streams: Join<ChildStdout, ChildStdin>,
+    _child: Child,
+}
+
+impl AsyncRead for Remote {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.streams).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Remote {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.streams).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.streams).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.streams).poll_shutdown(cx)
+    }
+}
+
+/// Where a destination listens.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// A socket that nobody serves any more is replaced; only its owner may connect.
+    pub(crate) fn bind(path: &Path) -> Result<Self> {
+        let failed = |err| Error::Listen { target: format!("unix://{}", path.display()), err };
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(failed(io::Error::from(io::ErrorKind::AddrInUse)));
+        }
+        match std::fs::remove_file(path) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(failed(err)),
+            _ => {}
+        }
+        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        let listener = UnixListener::bind(path);
+        rustix::process::umask(mask);
+        Ok(Self { listener: listener.map_err(failed)?, path: path.to_owned() })
+    }
+
+    pub(crate) async fn accept(&self) -> Result<Box<dyn Stream>> {
+        let failed = |err| Error::Listen { target: format!("unix://{}", self.path.display()), err };
+        let (stream, _) = self.listener.accept().await.map_err(failed)?;
+        Ok(Box::new(stream))
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Err(err) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %err, "remove a socket");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_survive_their_text() {
+        for text in ["unix:///run/rtc.sock", "ssh://node-b", "ssh://root@node-b:2222"] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused() {
+        for text in ["", "node-b", "unix://relative", "ssh://", "ssh://-oProxyCommand=x", "ssh://a:b", "http://a"] {
+            assert!(matches!(text.parse::<Target>(), Err(Error::Target(_))), "{text}");
+        }
+    }
+}
