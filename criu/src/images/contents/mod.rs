@@ -58,7 +58,7 @@ pub enum Kind {
 #[serde(rename_all = "camelCase")]
 pub struct Contents {
     pub kind: Kind,
-    /// `img_version` of the inventory; `None` if that cannot be read.
+    /// `img_version` of the inventory; `None` if that cannot be read, and for a pre-dump.
     pub image_format: Option<u32>,
     pub hostname: Option<String>,
     /// The root is the first; a child comes after its parent.
@@ -93,8 +93,8 @@ impl Contents {
             return Err(Error::Missing { file: "inventory.img".to_owned() });
         }
         let mut reader = Reader::new(dir);
-        let image_format = reader.inventory();
         let kind = if listing.is_pre_dump() { Kind::PreDump } else { Kind::Checkpoint };
+        let image_format = reader.inventory(kind);
         let files = Files::read(&mut reader, kind);
         let mut shared = memory::Shared::default();
         let (processes, root) = process::read(&mut reader, kind, &listing, &files, &mut shared);

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::super::image::{COMMON, Image};
 use super::super::{Error, read_inventory};
+use super::Kind;
 
 /// Bytes of entries that are kept in memory; a container with ten thousand processes has a few MiB of them.
 const LIMIT: u64 = 64 << 20;
@@ -45,9 +46,10 @@ impl<'a> Reader<'a> {
         Self { dir, common: &[COMMON], left: LIMIT, problems: Vec::new() }
     }
 
-    /// The format; without it the files are taken for those of all CRIUs since 2015.
-    pub(super) fn inventory(&mut self) -> Option<u32> {
+    /// The format; without it the files are taken for those of all CRIUs since 2015. CRIU tells none for a pre-dump.
+    pub(super) fn inventory(&mut self, kind: Kind) -> Option<u32> {
         match read_inventory(self.dir) {
+            Err(Error::Format { found: 0 }) if kind == Kind::PreDump => None,
             Ok((inventory, common)) => {
                 self.common = common;
                 Some(inventory.img_version)

@@ -211,7 +211,10 @@ fn a_pre_dump_has_memory_alone() {
             fs::remove_file(entry.path()).unwrap();
         }
     }
+    let inventory = InventoryEntry { img_version: 0, ..Default::default() }.encode_to_vec();
+    fs::write(dir.path().join("inventory.img"), image(&[super::super::INVENTORY], &[inventory])).unwrap();
     let contents = Contents::read(dir.path()).unwrap();
+    assert_eq!(contents.image_format, None);
     assert_eq!((contents.kind, contents.processes.len(), contents.problems.len()), (Kind::PreDump, 1, 0));
     assert_eq!(contents.memory().other.stored, 3 * super::super::pagemap::page_size());
 }
