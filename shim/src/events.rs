@@ -155,7 +155,9 @@ mod tests {
         let event = Event::checkpointed("web", "/images", &made);
         let message = TaskCheckpointed::parse_from_bytes(&event.message.value).unwrap();
         assert_eq!((message.container_id.as_str(), message.checkpoint.as_str()), ("web", "/images"));
-        let figures: Vec<_> = message.special_fields.unknown_fields().iter().collect();
+        let mut figures: Vec<_> = message.special_fields.unknown_fields().iter().collect();
+        // They are kept in no order.
+        figures.sort_unstable_by_key(|(number, _)| *number);
         let varint = protobuf::UnknownValueRef::Varint;
         assert_eq!(figures, [(BYTES, varint(4096)), (TOTAL, varint(30_000)), (FROZEN, varint(7))]);
     }
