@@ -17,10 +17,14 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::Pending;
 use super::error::{Error, Stream};
 
 /// A client that opens its fifos does so before or while it calls Create.
 const READER_WITHIN: Duration = Duration::from_millis(500);
+
+/// Between two looks at a fifo.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What was found at the path of an output stream.
 #[derive(Debug)]
@@ -85,11 +89,14 @@ fn is_fifo(fd: &OwnedFd) -> nix::Result<bool> {
     Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
 }
 
-/// Keeps an output fifo whose process has ended until somebody has it open for reading, and closes it then.
+/// Keeps an output fifo whose process has ended until somebody has it open for reading, lets it end then, and returns when
+/// all of it is read. `taken` is dropped as soon as nothing is in it, reader or not.
 ///
-/// The last close of a fifo throws away what is in it. A reader that is there reads on to the end of file; where there
-/// is none at the moment (containerd restarts, the client has not got as far) the bytes wait here for it.
-pub(super) async fn hand_over(fifo: OwnedFd) -> nix::Result<()> {
+/// The last close of a fifo throws away what is in it. Where there is no reader at the moment (containerd restarts, the
+/// client has not got as far) the bytes wait here for it; and a reader that has come may yet give up.
+pub(super) async fn hand_over(fifo: OwnedFd, taken: Pending) -> nix::Result<()> {
+    let left = unread(&fifo)?;
+    let _taken = Some(taken).filter(|_| left > 0);
     // Only a descriptor that cannot read shows whether another can. The path may be gone by now.
     let path = format!("/proc/self/fd/{}", fifo.as_raw_fd());
     let writer = open(path.as_str(), OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -98,9 +105,23 @@ pub(super) async fn hand_over(fifo: OwnedFd) -> nix::Result<()> {
     // The kernel wakes no writer when a reader opens a fifo, so this asks, and ever less often.
     while !has_reader(&writer)? {
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(1));
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    // A reader of our own keeps the bytes, and the end of file from nobody.
+    let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let reader = open(path.as_str(), OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())?;
+    drop(writer);
+    let mut pause = Duration::from_millis(1);
+    while unread(&reader)? > 0 {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     Ok(())
+}
+
+/// Bytes in a fifo.
+fn unread(fifo: &OwnedFd) -> nix::Result<u64> {
+    rustix::io::ioctl_fionread(fifo).map_err(|err| Errno::from_raw(err.raw_os_error()))
 }
 
 fn has_reader(writer: &OwnedFd) -> nix::Result<bool> {

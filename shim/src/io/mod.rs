@@ -31,7 +31,7 @@ mod watched;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid};
@@ -48,6 +48,9 @@ pub(crate) use self::input::Feed;
 use self::outlet::{Outlets, Source};
 use self::uri::Target;
 pub(crate) use self::watched::{Watched, watch};
+
+/// After its stdio was opened, how long a process's output waits at Delete for a client that has not read it.
+const TAKEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// What containerd asks for in Create and Exec.
 #[derive(Clone, Debug, Default)]
@@ -78,8 +81,11 @@ pub(crate) struct Io {
     /// Held by the tasks that move its bytes, which close it when they are done.
     console: Weak<Console>,
     tasks: JoinSet<()>,
-    /// The streams whose output is not yet all delivered.
+    /// The streams whose output is not yet all in the client's fifo.
     undelivered: watch::Sender<usize>,
+    /// Those that the client has not read to their end.
+    untaken: watch::Sender<usize>,
+    opened: Instant,
     logger: Option<Logger>,
 }
 
@@ -112,6 +118,8 @@ impl Io {
             console: Weak::new(),
             tasks: JoinSet::new(),
             undelivered: watch::Sender::new(0),
+            untaken: watch::Sender::new(0),
+            opened: Instant::now(),
             logger: None,
         };
         let stdin = io.open_stdin(config, &targets.stdin)?;
@@ -182,8 +190,8 @@ impl Io {
                 (None, None) => return Err(Error::NoTerminal),
             };
             let sink = outlet.sink.watch(outlet.stream)?;
-            let delivered = Undelivered::new(&self.undelivered);
-            self.tasks.spawn(outlet::run(outlet.stream, source, sink, delivered));
+            let (delivered, taken) = (Pending::new(&self.undelivered), Pending::new(&self.untaken));
+            self.tasks.spawn(outlet::run(outlet.stream, source, sink, delivered, taken));
         }
         Ok(())
     }
@@ -232,7 +240,15 @@ impl Io {
     }
 
     /// Closes everything and waits for the logger, which is given the time to write what it has read: at most 12 s.
+    ///
+    /// A client that is slow to open its fifos gives that up when Delete has returned (containerd's, and ctr), and the output
+    /// of a process that was faster with it: one that is young is waited for.
     pub(crate) async fn close(mut self) {
+        let mut untaken = self.untaken.subscribe();
+        let taken = untaken.wait_for(|streams| *streams == 0);
+        if tokio::time::timeout_at((self.opened + TAKEN_WITHIN).into(), taken).await.is_err() {
+            tracing::debug!("output is left to who reads it later, if anybody does");
+        }
         self.tasks.shutdown().await;
         if let Some(logger) = self.logger.take() {
             logger.stop().await;
@@ -240,18 +256,18 @@ impl Io {
     }
 }
 
-/// Counts a stream as not delivered until it is dropped.
+/// Counts a stream until it is dropped.
 #[derive(Debug)]
-struct Undelivered(watch::Sender<usize>);
+struct Pending(watch::Sender<usize>);
 
-impl Undelivered {
+impl Pending {
     fn new(streams: &watch::Sender<usize>) -> Self {
         streams.send_modify(|count| *count += 1);
         Self(streams.clone())
     }
 }
 
-impl Drop for Undelivered {
+impl Drop for Pending {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
     }

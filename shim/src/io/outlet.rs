@@ -12,7 +12,7 @@ use super::console::Console;
 use super::error::{Error, Stream};
 use super::uri::Target;
 use super::watched::Watched;
-use super::{StdioConfig, Targets, Undelivered, fifo, file, log_failure, null, pump, set_nonblocking, watch_fd};
+use super::{Pending, StdioConfig, Targets, fifo, file, log_failure, null, pump, set_nonblocking, watch_fd};
 
 /// Streams that wait for [`super::Io::start`].
 #[derive(Debug, Default)]
@@ -130,8 +130,8 @@ impl Sink {
     }
 }
 
-/// Moves the whole stream. `delivered` is dropped when its end was reached; the fifo stays until it has a reader.
-pub(super) async fn run(stream: Stream, source: Source, sink: Sink<Watched>, delivered: Undelivered) {
+/// Moves the whole stream. `delivered` is dropped when its end was reached, `taken` when the client has read all of it.
+pub(super) async fn run(stream: Stream, source: Source, sink: Sink<Watched>, delivered: Pending, taken: Pending) {
     let (result, fifo) = match (source, sink) {
         (Source::Pipe(pipe), Sink::Fifo(fifo)) => (pump::splice(&pipe, &fifo).await, Some(fifo)),
         (Source::Pipe(pipe), Sink::File(file)) => (file::append_all(pipe, file).await, None),
@@ -145,7 +145,7 @@ pub(super) async fn run(stream: Stream, source: Source, sink: Sink<Watched>, del
     log_failure(stream, result);
     drop(delivered);
     if let Some(fifo) = fifo {
-        log_failure(stream, fifo::hand_over(fifo.into_inner()).await.map_err(io::Error::from));
+        log_failure(stream, fifo::hand_over(fifo.into_inner(), taken).await.map_err(io::Error::from));
     }
 }
 

@@ -205,6 +205,44 @@ async fn a_reader_that_comes_after_the_exit_gets_everything_and_the_end() {
 }
 
 #[tokio::test]
+async fn closing_waits_for_the_reader_of_a_process_that_ended_at_once() {
+    let client = Client::new();
+    let path = client.path("stdout");
+    let (io, process) = open(&client.config).await;
+    let mut slow = reader(&path);
+    process.write_noise(100);
+    assert!(io.drained(LONG).await);
+    let closing = tokio::spawn(io.close());
+    tokio::time::sleep(SHORT).await;
+    assert!(!closing.is_finished(), "it could still give up, and nobody else has the bytes");
+    let read = blocking(move || Hash::of(&mut slow)).await;
+    closing.await.unwrap();
+    assert_eq!(read.1, 100);
+    assert!(client.open_files().is_empty());
+}
+
+#[tokio::test]
+async fn closing_waits_two_seconds_for_a_reader_and_no_more() {
+    let client = Client::new();
+    let (io, process) = open(&client.config).await;
+    process.write_noise(100);
+    let begun = Instant::now();
+    io.close().await;
+    assert!((TAKEN_WITHIN / 2..LONG).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(client.open_files().is_empty());
+}
+
+#[tokio::test]
+async fn closing_waits_for_nobody_to_read_nothing() {
+    let client = Client::new();
+    let (io, process) = open(&client.config).await;
+    drop(process);
+    let begun = Instant::now();
+    io.close().await;
+    assert!(begun.elapsed() < TAKEN_WITHIN / 2, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_full_fifo_holds_the_process_and_loses_nothing() {
     const BYTES: usize = 1 << 20;
     let client = Client::new();
