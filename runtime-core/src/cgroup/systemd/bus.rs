@@ -70,6 +70,9 @@ pub(super) struct Connection {
     serial: u32,
     /// There is a bus between us and systemd.
     pub(super) by_bus: bool,
+    /// The name that who answered our last call has on the bus. Any user can send us a signal there, past what we asked the
+    /// bus for; answers come from whom we called alone.
+    peer: String,
     /// Signals that came while an answer was waited for.
     signals: Vec<Message>,
 }
@@ -85,7 +88,7 @@ impl Connection {
             }
             Err(err) => return Err(Error::Connect { address: own, err }),
         };
-        let mut connection = Self { stream, address, serial: 0, by_bus, signals: Vec::new() };
+        let mut connection = Self { stream, address, serial: 0, by_bus, peer: String::new(), signals: Vec::new() };
         connection.authenticate()?;
         if by_bus {
             let (_name,): (String,) = connection.call(BUS, "Hello", "", &())?;
@@ -96,7 +99,8 @@ impl Connection {
 
     #[cfg(test)]
     pub(super) fn of_stream(stream: UnixStream) -> Self {
-        Self { stream, address: PathBuf::from("test"), serial: 0, by_bus: false, signals: Vec::new() }
+        let (address, peer) = (PathBuf::from("test"), String::new());
+        Self { stream, address, serial: 0, by_bus: false, peer, signals: Vec::new() }
     }
 
     /// Whether the process that listens there has a pid in our pid namespace (unix(7), SO_PEERCRED).
@@ -150,14 +154,17 @@ impl Connection {
         loop {
             let message = self.receive(method, until)?;
             match &message.kind {
-                Kind::Return(to) if *to == serial => return message.arguments(method),
+                Kind::Return(to) if *to == serial => {
+                    self.peer.clone_from(&message.sender);
+                    return message.arguments(method);
+                }
                 Kind::Error(to, name) if *to == serial => {
                     let (unit, name, message) = (unit.to_owned(), name.clone(), message.text());
                     return Err(Error::Call { operation: method, unit, name, message });
                 }
-                Kind::Signal(_) => self.signals.push(message),
+                Kind::Signal(_) if self.is_peer(&message) => self.signals.push(message),
                 // An answer to a call that was given up.
-                Kind::Return(_) | Kind::Error(..) | Kind::Other => {}
+                Kind::Return(_) | Kind::Error(..) | Kind::Signal(_) | Kind::Other => {}
             }
         }
     }
@@ -170,10 +177,15 @@ impl Connection {
         }
         loop {
             let message = self.receive(name, until)?;
-            if wanted(&message) {
+            if wanted(&message) && self.is_peer(&message) {
                 return Ok(message);
             }
         }
+    }
+
+    /// Without a bus there is nobody else.
+    fn is_peer(&self, message: &Message) -> bool {
+        !self.by_bus || message.sender == self.peer
     }
 
     fn receive(&mut self, operation: &'static str, until: Instant) -> Result<Message, Error> {
@@ -232,6 +244,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread;
 
+    use super::super::message::peer::{answer_by, read_call, signal_by};
     use super::*;
 
     /// A connection to a peer of the test's own.
@@ -279,6 +292,39 @@ mod tests {
         peer.join().unwrap();
         let err = connection.receive("test", Instant::now() + DEADLINE).unwrap_err();
         assert!(matches!(err, Error::Socket { operation: "read", .. }), "{err}");
+    }
+
+    #[test]
+    fn a_signal_of_another_on_the_bus_is_none() {
+        let (mut connection, peer) = connected(|mut stream| {
+            let (serial, _) = read_call(&stream);
+            for message in [
+                signal_by(":1.66", "JobRemoved", &(1_u32,)),
+                answer_by(":1.2", serial, &()),
+                signal_by(":1.66", "JobRemoved", &(2_u32,)),
+                signal_by(":1.2", "JobRemoved", &(3_u32,)),
+            ] {
+                stream.write_all(&message).unwrap();
+            }
+            let (serial, _) = read_call(&stream);
+            for message in [
+                signal_by(":1.66", "JobRemoved", &(4_u32,)),
+                signal_by(":1.2", "JobRemoved", &(5_u32,)),
+                answer_by(":1.2", serial, &()),
+            ] {
+                stream.write_all(&message).unwrap();
+            }
+        });
+        connection.by_bus = true;
+        let mut next = |method| {
+            let () = connection.call(BUS, method, "", &()).unwrap();
+            let (number,): (u32,) =
+                connection.signal("JobRemoved", Instant::now() + DEADLINE).unwrap().arguments("test").unwrap();
+            number
+        };
+        assert_eq!(next("Subscribe"), 3);
+        assert_eq!(next("StartTransientUnit"), 5);
+        peer.join().unwrap();
     }
 
     #[test]

@@ -31,6 +31,7 @@ const MEMBER: u8 = 3;
 const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
+const SENDER: u8 = 7;
 const SIGNATURE: u8 = 8;
 
 type Header<'a> = (u8, u8, u8, u8, u32, u32, Vec<(u8, Value<'a>)>);
@@ -115,6 +116,8 @@ fn header(endian: Endian, kind: u8, body: u32, serial: u32, fields: &[(u8, Field
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) kind: Kind,
+    /// Its name on the bus, which the bus vouches for; empty where there is none.
+    pub(super) sender: String,
     endian: Endian,
     body: Vec<u8>,
     /// Of the body, without parentheses.
@@ -153,11 +156,13 @@ impl Message {
         let ((_, kind, _, _, _, _, fields), length): (Header<'_>, usize) = data.deserialize().map_err(failed)?;
         let body = bytes.get(length.next_multiple_of(8)..).unwrap_or_default().to_vec();
         let (mut name, mut member, mut serial, mut signature) = (String::new(), String::new(), 0, String::new());
+        let mut sender = String::new();
         for (field, value) in fields {
             match (field, value) {
                 (ERROR_NAME, Value::Str(value)) => name = value.as_str().to_owned(),
                 (MEMBER, Value::Str(value)) => member = value.as_str().to_owned(),
                 (REPLY_SERIAL, Value::U32(value)) => serial = value,
+                (SENDER, Value::Str(value)) => sender = value.as_str().to_owned(),
                 (SIGNATURE, Value::Signature(value)) => signature = value.to_string_no_parens(),
                 _ => {}
             }
@@ -168,7 +173,7 @@ impl Message {
             SIGNAL => Kind::Signal(member),
             _ => Kind::Other,
         };
-        Ok(Self { kind, endian, body, signature })
+        Ok(Self { kind, sender, endian, body, signature })
     }
 
     /// The arguments, a tuple.
@@ -232,6 +237,15 @@ pub(super) mod peer {
 
     pub(in super::super) fn signal<T: Serialize + Type>(name: &'static str, arguments: &T) -> Vec<u8> {
         message(SIGNAL, vec![(MEMBER, Field::Text(name))], arguments)
+    }
+
+    /// As they come over a bus.
+    pub(in super::super) fn answer_by<T: Serialize + Type>(sender: &str, serial: u32, arguments: &T) -> Vec<u8> {
+        message(RETURN, vec![(REPLY_SERIAL, Field::Number(serial)), (SENDER, Field::Text(sender))], arguments)
+    }
+
+    pub(in super::super) fn signal_by<T: Serialize + Type>(sender: &str, name: &'static str, arguments: &T) -> Vec<u8> {
+        message(SIGNAL, vec![(MEMBER, Field::Text(name)), (SENDER, Field::Text(sender))], arguments)
     }
 }
 
