@@ -10,7 +10,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::directory::{self, Made};
 use super::hierarchy::{self, Hierarchies};
-use super::systemd::{Bus, Placeholder, Settings, Unit};
+use super::systemd::{Bus, Current, Placeholder, Settings, Unit};
 use super::{Cgroup, Error, devices, file, v1, v2};
 use crate::ContainerId;
 
@@ -53,7 +53,7 @@ impl Cgroup {
     ) -> Result<(), Error> {
         let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
         let rules = Some(devices::rules(rules)?);
-        let settings = Settings { v2: self.is_v2(), resources, rules, unified: None };
+        let settings = Settings { v2: self.is_v2(), resources, rules, current: Current::default() };
         unit.start(first.pid(), &settings, annotations.unwrap_or(&HashMap::new()))?;
         match self.is_placed(unit, first) {
             Ok(true) => Ok(()),
@@ -119,8 +119,7 @@ impl Cgroup {
     /// Before the files: systemd writes its own values into them when a property changes.
     pub(super) fn set_unit(&self, unit: &Unit, resources: &LinuxResources) -> Result<(), Error> {
         let rules = resources.devices().as_deref().map(devices::rules).transpose()?;
-        let unified = self.unified.as_ref().map(|dir| dir.path.as_path());
-        let settings = Settings { v2: self.is_v2(), resources: Some(resources), rules, unified };
+        let settings = Settings { v2: self.is_v2(), resources: Some(resources), rules, current: self.current()? };
         if self.is_v2() || self.frozen()? {
             return unit.set(&settings);
         }
@@ -130,6 +129,14 @@ impl Cgroup {
         freezer.freeze(Instant::now(), FREEZE)?;
         let set = unit.set(&settings);
         set.and(freezer.thaw(Instant::now(), FREEZE))
+    }
+
+    fn current(&self) -> Result<Current, Error> {
+        match (&self.unified, self.controller("cpu")) {
+            (Some(dir), _) if self.is_v2() => Current::v2(&dir.path),
+            (_, Some(dir)) => Current::v1(&dir.path),
+            _ => Ok(Current::default()),
+        }
     }
 
     /// systemd would end what is still in it, which may be another container's by now: so it is waited for as for a
@@ -149,5 +156,31 @@ impl Cgroup {
             thread::sleep(pause.min(until - now));
             pause = (pause * 2).min(Duration::from_millis(50));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Dir;
+    use super::*;
+
+    #[test]
+    fn an_update_knows_what_is_set_in_either_version() {
+        let place = tempfile::tempdir().unwrap();
+        for (name, text) in [("cpu.max", "1 2"), ("cpu.cfs_quota_us", "3"), ("cpu.cfs_period_us", "4")] {
+            std::fs::write(place.path().join(name), text).unwrap();
+        }
+        let dir = |controller: &str| Dir {
+            controllers: vec![controller.to_owned()],
+            mount: "/".into(),
+            path: place.path().into(),
+        };
+        let current = |v1: Vec<Dir>, unified| Cgroup { v1, unified, unit: None }.current().unwrap();
+        let path = place.path();
+        assert_eq!(current(Vec::new(), Some(dir("cpu"))), Current::v2(path).unwrap());
+        // Hybrid: the unified tree has no limits.
+        assert_eq!(current(vec![dir("pids"), dir("cpu")], Some(dir("hugetlb"))), Current::v1(path).unwrap());
+        assert_eq!(current(vec![dir("pids")], None), Current::default());
+        assert_ne!(Current::v1(path).unwrap(), Current::v2(path).unwrap());
     }
 }

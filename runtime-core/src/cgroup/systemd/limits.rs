@@ -21,6 +21,7 @@ use zvariant::Value;
 
 use super::Error;
 use super::manager::Property;
+use crate::cgroup::file;
 use crate::cgroup::limits_v2::{io_weight, weight_of_shares};
 
 /// systemd's word for no limit.
@@ -30,13 +31,32 @@ const INFINITY: u64 = u64::MAX;
 pub(super) const DEFAULT_PERIOD: u64 = 100_000;
 
 /// What is set at the moment, for an update that names a half only.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Current {
-    /// Bytes; `None` is no limit.
-    pub(super) memory: Option<u64>,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::cgroup) struct Current {
+    /// Bytes; `None` is no limit. Of v2 alone: v1's properties have nothing that is computed from it.
+    memory: Option<u64>,
     /// Microseconds; `None` is no limit.
-    pub(super) quota: Option<u64>,
-    pub(super) period: Option<u64>,
+    quota: Option<u64>,
+    period: Option<u64>,
+}
+
+impl Current {
+    /// What the files of a v2 cgroup have.
+    pub(in crate::cgroup) fn v2(path: &Path) -> Result<Self, crate::cgroup::Error> {
+        let cpu = file::read(&path.join("cpu.max"))?.unwrap_or_default();
+        let mut cpu = cpu.split_whitespace().map(|word| word.parse().ok());
+        let (quota, period) = (cpu.next().flatten(), cpu.next().flatten());
+        let memory = file::read_u64(&path.join("memory.max"))?.filter(|bytes| *bytes != INFINITY);
+        Ok(Self { memory, quota, period })
+    }
+
+    /// What the files of a cgroup of v1's cpu controller have.
+    pub(in crate::cgroup) fn v1(cpu: &Path) -> Result<Self, crate::cgroup::Error> {
+        // -1 is no limit.
+        let quota = file::read(&cpu.join("cpu.cfs_quota_us"))?.and_then(|text| text.trim().parse().ok());
+        let period = file::read_u64(&cpu.join("cpu.cfs_period_us"))?;
+        Ok(Self { memory: None, quota, period })
+    }
 }
 
 /// Properties for one version of systemd.
@@ -257,16 +277,6 @@ fn bits(list: &str) -> Result<Vec<u8>, &'static str> {
     if bits.is_empty() { Err("it is no list of numbers and ranges") } else { Ok(bits) }
 }
 
-/// What the files of a v2 cgroup have.
-pub(super) fn current(path: &Path) -> Result<Current, crate::cgroup::Error> {
-    use crate::cgroup::file;
-    let cpu = file::read(&path.join("cpu.max"))?.unwrap_or_default();
-    let mut cpu = cpu.split_whitespace().map(|word| word.parse().ok());
-    let (quota, period) = (cpu.next().flatten(), cpu.next().flatten());
-    let memory = file::read_u64(&path.join("memory.max"))?.filter(|bytes| *bytes != INFINITY);
-    Ok(Current { memory, quota, period })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,8 +332,34 @@ mod tests {
         let update = serde_json::json!({"memory": {"swap": 1500}, "cpu": {"period": 100_000}});
         let found = words(Limits::v2(&resources(update), 257, current));
         assert_eq!(found, ["MemorySwapMax=500", "CPUQuotaPeriodUSec=100000", "CPUQuotaPerSecUSec=200000"]);
-        let found = words(Limits::v2(&resources(serde_json::json!({"cpu": {"quota": 25_000}})), 257, current));
-        assert_eq!(found, ["CPUQuotaPerSecUSec=500000"]);
+        let quota = resources(serde_json::json!({"cpu": {"quota": 25_000}}));
+        let period = resources(serde_json::json!({"cpu": {"period": 100_000}}));
+        for limits in [Limits::v1, Limits::v2] {
+            assert_eq!(words(limits(&quota, 257, current)), ["CPUQuotaPerSecUSec=500000"]);
+            let found = words(limits(&period, 257, current));
+            assert_eq!(found, ["CPUQuotaPeriodUSec=100000", "CPUQuotaPerSecUSec=200000"]);
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_read_from_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        assert_eq!(Current::v2(dir.path()).unwrap(), Current::default());
+        assert_eq!(Current::v1(dir.path()).unwrap(), Current::default());
+        write("cpu.max", "20000 50000\n");
+        write("memory.max", "1000\n");
+        let current = Current { memory: Some(1000), quota: Some(20_000), period: Some(50_000) };
+        assert_eq!(Current::v2(dir.path()).unwrap(), current);
+        write("cpu.max", "max 50000\n");
+        write("memory.max", "max\n");
+        let none = Current { memory: None, quota: None, period: Some(50_000) };
+        assert_eq!(Current::v2(dir.path()).unwrap(), none);
+        write("cpu.cfs_quota_us", "-1\n");
+        write("cpu.cfs_period_us", "50000\n");
+        assert_eq!(Current::v1(dir.path()).unwrap(), none);
+        write("cpu.cfs_quota_us", "20000\n");
+        assert_eq!(Current::v1(dir.path()).unwrap(), Current { memory: None, ..current });
     }
 
     #[test]

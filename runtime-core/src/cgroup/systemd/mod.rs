@@ -56,6 +56,7 @@ use name::Place;
 pub(crate) use annotations::PREFIX as ANNOTATION_PREFIX;
 pub use bus::Bus;
 pub use error::Error;
+pub(super) use limits::Current;
 pub(crate) use placeholder::Placeholder;
 
 /// A container's unit.
@@ -74,8 +75,8 @@ pub(super) struct Settings<'a> {
     pub(super) resources: Option<&'a LinuxResources>,
     /// `None` leaves them as they are.
     pub(super) rules: Option<Vec<Rule>>,
-    /// The directory in the unified tree, for what an update leaves out.
-    pub(super) unified: Option<&'a Path>,
+    /// For what an update leaves out.
+    pub(super) current: Current,
 }
 
 impl Unit {
@@ -164,11 +165,8 @@ impl Unit {
 impl Settings<'_> {
     fn properties(&self, version: u32) -> Result<Vec<Property>, super::Error> {
         let mut properties = match self.resources {
-            Some(resources) if self.v2 => {
-                let current = self.unified.map(limits::current).transpose()?.unwrap_or_default();
-                limits::Limits::v2(resources, version, current)?
-            }
-            Some(resources) => limits::Limits::v1(resources, version, limits::Current::default())?,
+            Some(resources) if self.v2 => limits::Limits::v2(resources, version, self.current)?,
+            Some(resources) => limits::Limits::v1(resources, version, self.current)?,
             None => Vec::new(),
         };
         if let Some(rules) = &self.rules {
