@@ -8,6 +8,9 @@ use crate::ContainerId;
 /// Where the units go that say nothing.
 const SLICE: &str = "system.slice";
 
+/// Where all other slices are.
+const ROOT: &str = "-.slice";
+
 /// As if `cgroupsPath` were `:runc:ID`. runc's own word, so that what looks for `runc-ID.scope` finds it.
 const PREFIX: &str = "runc";
 
@@ -40,10 +43,13 @@ impl Place {
             prefix => format!("{prefix}-{name}.scope"),
         };
         check_name(&unit)?;
+        if unit == ROOT {
+            return Err(Error::Name { unit, reason: "it is the root slice, which has every process of the host" });
+        }
         let slice = match slice {
             "" => SLICE,
             // runc's document has it so, systemd's name for it is the longer one.
-            "-" => "-.slice",
+            "-" => ROOT,
             slice => slice,
         };
         let place = Self { unit, slice: slice.to_owned() };
@@ -142,7 +148,9 @@ mod tests {
 
     #[test]
     fn no_name_leads_out_of_its_slice() {
-        for path in ["a.slice:../../x:y", "a.slice:p:../x", "a.slice:p:x/y", "a.slice:p:x y", "a.slice::"] {
+        for path in
+            ["a.slice:../../x:y", "a.slice:p:../x", "a.slice:p:x/y", "a.slice:p:x y", "a.slice::", "a.slice:p:-.slice"]
+        {
             assert!(matches!(place(Some(path)), Err(Error::Name { .. })), "{path}");
         }
         let long = format!(":p:{}", "x".repeat(250));
