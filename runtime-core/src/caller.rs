@@ -1,6 +1,7 @@
 //! What the calling process may do, as far as that changes what a runtime can.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// Not root, or root of a user namespace alone: device nodes, device programs and CRIU are then out of reach, and
 /// cgroups may be.
@@ -8,10 +9,13 @@ pub fn is_unprivileged() -> bool {
     !rustix::process::geteuid().is_root() || in_user_namespace()
 }
 
-/// The initial one maps every id to itself (user_namespaces(7)).
+/// The initial one maps every id to itself (user_namespaces(7)). Looked up once in a process, for each start of a container
+/// asks: no process that has threads changes its user namespace.
 pub fn in_user_namespace() -> bool {
     // A kernel without user namespaces has no such file.
-    std::fs::read_to_string(Path::new("/proc/self/uid_map")).is_ok_and(|map| !is_initial(&map))
+    static FOUND: LazyLock<bool> =
+        LazyLock::new(|| std::fs::read_to_string(Path::new("/proc/self/uid_map")).is_ok_and(|map| !is_initial(&map)));
+    *FOUND
 }
 
 fn is_initial(map: &str) -> bool {

@@ -336,8 +336,8 @@ impl Cgroup {
     }
 
     /// Removes the container's directories and what is below them, children first; retries EBUSY until the deadline. It
-    /// is no error if they are gone. systemd's unit is stopped first. Parents stay, those that `create` made too ("/default"), as with runc: another
-    /// container may be about to use them.
+    /// is no error if they are gone. systemd's unit is stopped first. Parents stay, those that `create` made too
+    /// ("/default"), as with runc: another container may be about to use them.
     pub fn remove(&self, deadline: Duration) -> Result<(), Error> {
         let until = Instant::now() + deadline;
         let mut first = self.unit.as_ref().map_or(Ok(()), |unit| self.stop_unit(unit, until));

@@ -85,7 +85,10 @@ impl Launch<'_> {
         if self.namespaces.user() {
             self.set_rlimits(pid, orders)?;
         }
-        orders.process.set_groups = maps::may_set_groups(self.id, pid)?;
+        // The initial namespace never denies it: most containers have nothing to read here.
+        if self.namespaces.user() || crate::caller::in_user_namespace() {
+            orders.process.set_groups = maps::may_set_groups(self.id, pid)?;
+        }
         if !orders.process.set_groups && !orders.process.groups.is_empty() {
             // As runc goes on.
             tracing::warn!(id = %self.id, "no additional groups: the user namespace denies setgroups(2)");

@@ -104,7 +104,7 @@ pub(crate) struct Process {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
-    /// The user namespace allows setgroups(2); the parent looks when there is one.
+    /// The user namespace allows setgroups(2); the parent looks where it can be another than the initial one.
     pub(crate) set_groups: bool,
     pub(crate) umask: Option<u32>,
     pub(crate) capabilities: super::capabilities::Sets,
