@@ -80,6 +80,8 @@ targets! {
     seccomp_profile: runtime_core,
     spec: runtime_core,
     state: runtime_core,
+    systemd_message: runtime_core,
+    systemd_property: runtime_core,
     notify_message: rtc,
     option_values: rtc,
     bootstrap_params: containerd_shim_rtc_v2,

@@ -86,6 +86,16 @@ pub fn cgroup_files(bytes: &[u8]) {
     text(bytes, |text| cgroup::fuzzing::files(&path, text));
 }
 
+/// The value of an annotation that is a property of a systemd unit's, in GVariant's text format.
+pub fn systemd_property(bytes: &[u8]) {
+    text(bytes, cgroup::fuzzing::property);
+}
+
+/// A D-Bus message.
+pub fn systemd_message(bytes: &[u8]) {
+    cgroup::fuzzing::message(bytes);
+}
+
 /// Files of /proc, and `/etc/passwd`.
 pub fn proc_files(bytes: &[u8]) {
     text(bytes, |text| {

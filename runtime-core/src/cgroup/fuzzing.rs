@@ -4,7 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::LinuxDeviceCgroup;
 
-use super::{details, devices, devices_v2, file, hierarchy, kill, stats_v1, stats_v2};
+use super::{details, devices, devices_v2, file, hierarchy, kill, stats_v1, stats_v2, systemd};
 use crate::ContainerId;
 
 /// The mount table, an empty line, and `/proc/PID/cgroup`: wherever a container's cgroup lies, it lies below a mount.
@@ -36,6 +36,16 @@ pub(crate) fn files(path: &Path, text: &str) {
 /// cpuset(7)'s: no number is in a list that is not in its text's ranges.
 pub(crate) fn list(text: &str) -> Option<Vec<u16>> {
     details::parse_list(text)
+}
+
+/// The value of an annotation that is a property of a unit's.
+pub(crate) fn property(text: &str) {
+    systemd::fuzzing::property(text);
+}
+
+/// What comes over a D-Bus socket.
+pub(crate) fn message(bytes: &[u8]) {
+    systemd::fuzzing::message(bytes);
 }
 
 /// The rules of a spec become a program of the kernel's, whose jumps stay in it.

@@ -34,6 +34,8 @@ mod annotations;
 mod bus;
 mod devices;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod gvariant;
 mod limits;
 mod manager;
