@@ -199,6 +199,8 @@ pub(crate) enum InitErrorKind {
     Channel(#[from] crate::init::channel::Error),
     #[error("it ended with {code} without a word")]
     Died { code: u32 },
+    #[error("it died before it executed the program")]
+    DiedUnexecuted,
     #[error("it was killed for lack of memory: the memory limit is too low")]
     OutOfMemory,
 }

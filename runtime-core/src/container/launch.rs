@@ -311,7 +311,7 @@ impl Launched {
 
     /// Lets the process execute its program.
     pub(super) fn execute(&self) -> Result<()> {
-        execute(&self.id, self.channel()?)
+        super::execute::execute(&self.id, self.channel()?, self.pid()?)
     }
 
     /// Gives the process and its channel away; from now on they live on their own.
@@ -347,42 +347,7 @@ impl Drop for Launched {
     }
 }
 
-/// Lets a ready process execute its program. EOF is the success: the socket is close-on-exec.
-pub(super) fn execute(id: &ContainerId, channel: &Channel) -> Result<()> {
-    let failed = |err| Error::Init { id: id.clone(), operation: "start", err: InitError(InitErrorKind::Channel(err)) };
-    channel.send(&Go).map_err(failed)?;
-    executed(id, channel)
-}
-
-fn executed(id: &ContainerId, channel: &Channel) -> Result<()> {
-    let failed = |err| Error::Init { id: id.clone(), operation: "start", err: InitError(InitErrorKind::Channel(err)) };
-    match channel.receive::<Reply>() {
-        Err(channel::Error::Closed) => Ok(()),
-        Ok(Reply::Failed(failure)) => Err(init_failed(id, failure)),
-        Ok(Reply::Source { .. } | Reply::Hooks | Reply::Listener { .. } | Reply::Starting | Reply::Ready { .. }) => {
-            Err(failed(channel::Error::OutOfTurn))
-        }
-        Err(err) => Err(failed(err)),
-    }
-}
-
-/// The same for an init that another process has made. `false`: it did not listen, or to somebody else.
-pub(super) fn execute_at(id: &ContainerId, start_socket: &Path) -> Result<bool> {
-    let failed = |err| Error::Init { id: id.clone(), operation: "start", err: InitError(InitErrorKind::Channel(err)) };
-    let channel = match Channel::send_start(start_socket) {
-        Err(channel::Error::Send(Errno::NOENT | Errno::CONNREFUSED)) => return Ok(false),
-        channel => channel.map_err(failed)?,
-    };
-    match channel.receive::<Reply>() {
-        Ok(Reply::Starting) => {}
-        Err(channel::Error::Closed) => return Ok(false),
-        Ok(_) => return Err(failed(channel::Error::OutOfTurn)),
-        Err(err) => return Err(failed(err)),
-    }
-    executed(id, &channel).map(|()| true)
-}
-
-fn init_failed(id: &ContainerId, failure: crate::init::message::Failure) -> Error {
+pub(super) fn init_failed(id: &ContainerId, failure: crate::init::message::Failure) -> Error {
     let operation = failure.step.operation();
     Error::Init { id: id.clone(), operation, err: InitError(InitErrorKind::Failed(failure)) }
 }

@@ -18,6 +18,7 @@ mod checkpoint;
 mod create;
 mod delete;
 mod exec;
+mod execute;
 mod freeze;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;

@@ -2,14 +2,14 @@
 
 use std::sync::PoisonError;
 
-use super::{Container, Status, kill, launch};
+use super::{Container, Status, execute, kill};
 use crate::{Error, Result, Signal, hooks};
 
 pub(super) fn start(container: &Container) -> Result<()> {
     let channel = container.channel.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match channel {
+    match channel.zip(container.pid()) {
         Some(_) if !super::status::alive(container) => return Err(refused(container, Status::Stopped)),
-        Some(channel) => launch::execute(container.id(), &channel)?,
+        Some((channel, pid)) => execute::execute(container.id(), &channel, pid)?,
         None => from_elsewhere(container)?,
     }
     let hooks = hooks::run("poststart", &container.state.poststart, &container.state.hook_state("running"));
@@ -25,13 +25,13 @@ pub(super) fn start(container: &Container) -> Result<()> {
 
 /// The init waits at its start socket, if it was made so.
 fn from_elsewhere(container: &Container) -> Result<()> {
-    match container.status()? {
-        Status::Created => {}
-        other => return Err(refused(container, other)),
-    }
+    let pid = match (container.status()?, container.pid()) {
+        (Status::Created, Some(pid)) => pid,
+        (other, _) => return Err(refused(container, other)),
+    };
     let started = container
         .directory
-        .at_start_socket(|path| launch::execute_at(container.id(), path))
+        .at_start_socket(|path| execute::execute_at(container.id(), path, pid))
         .map_err(|err| kill::system(container, "open the state directory", err))?;
     // It was another who started it, or has ended it.
     if started? { Ok(()) } else { Err(refused(container, container.status()?)) }

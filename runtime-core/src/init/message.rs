@@ -15,7 +15,8 @@
 //!     | <----------- Ready, with the pty's fd --- |   all that can be found wrong has been found
 //!     | -- Go (the start verb) ------------------> |   or, where another process is to start it, see below
 //!     |                                           |   startContainer hooks, execve
-//!     | <------------------------------ (EOF) --- |   the socket is close-on-exec: the program runs
+//!     | <------------------------------ (EOF) --- |   the socket is close-on-exec: the program runs, or the init has died,
+//!     |                                           |   which /proc tells apart (container::launch)
 //! ```
 //! At any moment the init may say `Failed` and exit instead; if it dies unheard, the parent reads EOF too early. Before
 //! its own binary runs, the new process says in raw numbers why it failed ([`crate::sys::clone::FAILED_BEFORE_EXEC`]). EOF

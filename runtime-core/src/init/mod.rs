@@ -33,10 +33,16 @@ use crate::sys::clone::SOCKET_FD;
 /// The `argv[0]` that makes a binary hand over to [`main`].
 pub const ARGV0: &str = "rtc-init";
 
+/// The init's name to the kernel (proc_pid_comm(5)), which its zombie keeps. execve(2) puts a file's name in its place, and
+/// no file's name has a slash.
+pub(crate) const COMM: &std::ffi::CStr = c"rtc/init";
+
 /// Runs the steps of a container's init or of an exec'd process and becomes the user's program. Reads its orders from the
 /// socket that the parent left it. Must be called before any thread is started.
 pub fn main() -> ! {
     let Some(socket) = crate::sys::fd::inherited(SOCKET_FD) else { std::process::exit(1) };
+    // prctl(2) names no failure of this for a string in memory.
+    rustix::thread::set_name(COMM).ok();
     crate::sys::process::reset_signals();
     // A container that waits to be started ends of SIGTERM, as its program would before it has a handler.
     crate::sys::process::end_on_signals();

@@ -3,14 +3,16 @@
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use runtime_core::container::{Container, CreateOptions, ExecOptions, StartBy, Status};
-use runtime_core::{ContainerId, ErrorKind};
+use runtime_core::{ContainerId, ErrorKind, Signal};
 
 use crate::bundle::{Bundle, chain, stdio};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("any_process_starts_a_container_that_was_made_so", any_process_starts_a_container_that_was_made_so),
+    ("an_init_that_is_killed_has_not_started", an_init_that_is_killed_has_not_started),
     ("a_failed_exec_is_told_to_the_starter", a_failed_exec_is_told_to_the_starter),
     ("a_starter_that_died_is_forgotten", a_starter_that_died_is_forgotten),
     ("of_many_starters_one_starts", of_many_starters_one_starts),
@@ -43,6 +45,33 @@ fn any_process_starts_a_container_that_was_made_so() {
     assert!(err.to_string().starts_with("cannot start a container that has stopped"), "{err}");
     container.delete(false).unwrap();
     bundle.assert_nothing_left();
+}
+
+fn an_init_that_is_killed_has_not_started() {
+    for start_by in [StartBy::Creator, StartBy::Anyone] {
+        let mut bundle = Bundle::new("true");
+        let hook = bundle.path().join("rootfs/tmp/hook");
+        // Between the init's last word and its execve.
+        bundle.spec["hooks"] = serde_json::json!({
+            "startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "> /tmp/hook; sleep 60"], "env": ["PATH=/bin"]}],
+            "poststart": [{"path": "/bin/false"}],
+        });
+        let (container, started) = Container::create(CreateOptions { start_by, ..options(&bundle) }).unwrap();
+        let started = started.child;
+        let err = std::thread::scope(|scope| {
+            let starter = scope.spawn(|| container.start().unwrap_err());
+            while !hook.exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            started.signal(Signal::KILL).unwrap();
+            starter.join().unwrap()
+        });
+        assert!(chain(&err).contains("it died before it executed the program"), "{}", chain(&err));
+        assert_eq!(started.wait().unwrap().code, 137);
+        assert_eq!(container.status().unwrap(), Status::Stopped);
+        container.delete(false).unwrap();
+        bundle.assert_nothing_left();
+    }
 }
 
 fn a_failed_exec_is_told_to_the_starter() {
