@@ -41,7 +41,7 @@ pub(super) fn set_attrs(mount: impl AsFd, options: &Options) -> Result<(), Errno
         match mount_setattr(&mount, false, MountAttr { set: exact.set, clear: exact.clear, propagation: 0 }) {
             // In a user namespace the host's flags are locked, all but one: keep those that nobody asked to clear.
             Err(Errno::PERM) => {
-                let Options { attrs, .. } = options;
+                let attrs = options.attrs.remount();
                 let clear = attrs.clear | exact.clear & u64::from(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW.bits());
                 mount_setattr(&mount, false, MountAttr { set: attrs.set, clear, propagation: 0 })?;
             }

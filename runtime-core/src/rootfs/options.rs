@@ -31,15 +31,26 @@ impl Attrs {
         Self { set: self.set & !u64::from(Attr::MOUNT_ATTR_RDONLY.bits()), clear: self.clear }
     }
 
-    /// For mount_setattr, as runc's bind remount has it: a flag that is not named is cleared. The time of access is
-    /// touched only if an option names it.
+    /// For mount_setattr, with the times of access as a remount by mount(2) has them: one that is named replaces all of
+    /// them, "nodiratime" alone means relatime, and "diratime" alone changes nothing.
+    pub(super) fn remount(self) -> Self {
+        let directories = u64::from(Attr::MOUNT_ATTR_NODIRATIME.bits());
+        if self.set & directories == 0 && self.clear & ATIME == 0 {
+            return Self { set: self.set, clear: self.clear & !directories };
+        }
+        Self { set: self.set, clear: self.clear | ATIME | directories & !self.set }
+    }
+
+    /// The same as runc's bind remount has it: a flag that is not named is cleared. The time of access is touched only if
+    /// an option names it.
     pub(super) fn exact(self) -> Self {
+        let named = self.remount();
         let flags = Attr::MOUNT_ATTR_RDONLY
             | Attr::MOUNT_ATTR_NOSUID
             | Attr::MOUNT_ATTR_NODEV
             | Attr::MOUNT_ATTR_NOEXEC
             | Attr::MOUNT_ATTR_NOSYMFOLLOW;
-        Self { set: self.set, clear: self.clear | (u64::from(flags.bits()) & !self.set) }
+        Self { set: named.set, clear: named.clear | (u64::from(flags.bits()) & !named.set) }
     }
 
     /// For fsmount, which sets but does not clear.
@@ -294,6 +305,24 @@ mod tests {
         assert_eq!(Options::parse(&["bind", "atime"]).attrs.exact().clear & ATIME, 0);
         assert_eq!(Options::parse(&["strictatime", "atime"]).attrs.set, bits(Attr::MOUNT_ATTR_STRICTATIME));
         assert_eq!(Options::parse(&["strictatime", "relatime"]).attrs, Attrs { set: 0, clear: ATIME });
+    }
+
+    #[test]
+    fn one_time_of_access_replaces_all_that_the_source_has() {
+        let directories = bits(Attr::MOUNT_ATTR_NODIRATIME);
+        let times = |options: &[&str]| {
+            let attrs = Options::parse(options).attrs.remount();
+            (attrs.set & (ATIME | directories), attrs.clear & (ATIME | directories))
+        };
+        assert_eq!(times(&["nodiratime"]), (directories, ATIME));
+        assert_eq!(times(&["nodiratime", "norelatime"]), (directories, ATIME));
+        let strict = bits(Attr::MOUNT_ATTR_STRICTATIME);
+        assert_eq!(times(&["nodiratime", "strictatime"]), (directories | strict, ATIME));
+        assert_eq!(times(&["strictatime"]), (strict, ATIME | directories));
+        assert_eq!(times(&["relatime"]), (0, ATIME | directories));
+        for nothing in ["diratime", "atime", "norelatime", "ro"] {
+            assert_eq!(times(&[nothing]), (0, 0), "{nothing}");
+        }
     }
 
     #[test]
