@@ -123,6 +123,12 @@ pub enum Error {
         #[source]
         err: SeccompError,
     },
+    #[error("give a process of container {id} its CPUs")]
+    Affinity {
+        id: ContainerId,
+        #[source]
+        err: AffinityError,
+    },
     #[error("{operation} network device {device} for container {id}")]
     NetDevice {
         id: ContainerId,
@@ -184,6 +190,11 @@ pub struct RootfsError(pub(crate) crate::rootfs::Error);
 #[error(transparent)]
 pub struct SeccompError(pub(crate) crate::seccomp::Error);
 
+/// Why a process cannot come into being on the CPUs that its spec names.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct AffinityError(pub(crate) crate::init::schedule::Error);
+
 /// What an init said before it ended, or that it said nothing.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
@@ -219,6 +230,7 @@ impl Error {
             Self::Namespace { .. } | Self::Seccomp { .. } => ErrorKind::InvalidArgument,
             Self::Rootfs { err, .. } => err.0.kind(),
             Self::Cgroup { err, .. } => err.kind(),
+            Self::Affinity { err, .. } => err.0.kind(),
             Self::Resctrl { err, .. } => err.kind(),
             // No such device, or a name that is taken or cannot be.
             Self::NetDevice { err: Errno::NODEV | Errno::EXIST | Errno::INVAL, .. } => ErrorKind::InvalidArgument,

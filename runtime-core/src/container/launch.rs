@@ -16,11 +16,12 @@ use super::sources::Sources;
 use super::{Stdio, maps};
 use crate::cgroup::Cgroup;
 use crate::children::{self, Child};
-use crate::error::{InitError, InitErrorKind, SeccompError};
+use crate::error::{AffinityError, InitError, InitErrorKind, SeccompError};
 use crate::fault::{self, Point};
 use crate::hooks::HookState;
 use crate::init::channel::{self, Channel};
 use crate::init::message::{Go, Orders, Passed, Reply};
+use crate::init::schedule::{self, Schedule};
 use crate::init::{ARGV0, rlimits};
 use crate::resctrl::Class;
 use crate::rootfs::Plan;
@@ -68,7 +69,7 @@ pub(super) struct Launch<'a> {
 impl Launch<'_> {
     /// Makes the process, in its namespaces and its cgroups, and gives it its orders.
     pub(super) fn run(&self, stdio: &Stdio, orders: &mut LentOrders<'_>) -> Result<Launched> {
-        let mut launched = self.spawn(stdio)?;
+        let mut launched = self.spawn(stdio, &orders.process.schedule)?;
         let pid = launched.child()?.pid;
         fault::after(self.id, Point::Spawn)?;
         if let Some(class) = self.class {
@@ -113,7 +114,7 @@ impl Launch<'_> {
         launched.channel()?.send(orders).map_err(|err| launched.failed("give orders to the init", err))
     }
 
-    fn spawn(&self, stdio: &Stdio) -> Result<Launched> {
+    fn spawn(&self, stdio: &Stdio, schedule: &Schedule) -> Result<Launched> {
         let in_cgroup = |err| Error::Cgroup { id: self.id.clone(), err };
         let cgroup = self.cgroup.clone_into().map_err(in_cgroup)?;
         let tasks_files = self.cgroup.join_files().map_err(in_cgroup)?;
@@ -149,7 +150,8 @@ impl Launch<'_> {
             root: self.namespaces.user(),
         };
         let mut hold = children::hold();
-        let (pid, pidfd) = self.clone_into_cgroup(spawn)?;
+        let made = schedule::with_affinity(schedule, || self.clone_into_cgroup(spawn));
+        let (pid, pidfd) = made.map_err(|err| Error::Affinity { id: self.id.clone(), err: AffinityError(err) })??;
         let pid = Pid::new(pid).ok_or_else(|| system("clone")(std::io::ErrorKind::InvalidData.into()))?;
         let child = hold.adopt(pid, pidfd);
         Ok(Launched { id: self.id.clone(), child: Some(child), channel: Some(ours), devices: None, sources: None })

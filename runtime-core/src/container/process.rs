@@ -55,6 +55,7 @@ pub(super) fn schedule(spec: &Spec, linux: Option<&Linux>) -> Schedule {
         io_priority: *spec.io_priority(),
         personality: linux.and_then(|linux| linux.personality().as_ref()).map(|personality| personality.domain()),
         cpus: None,
+        initial_cpus: None,
         memory: linux.and_then(|linux| linux.memory_policy().clone()),
         cpuset: linux.is_some_and(has_cpuset),
     }
@@ -63,11 +64,13 @@ pub(super) fn schedule(spec: &Spec, linux: Option<&Linux>) -> Schedule {
 /// Of a further process in a container with that of `init`.
 pub(super) fn exec_schedule(spec: &Spec, init: &Schedule) -> Schedule {
     let affinity = spec.exec_cpu_affinity().as_ref();
+    let given = |cpus: &Option<String>| cpus.clone().filter(|cpus| !cpus.is_empty());
     Schedule {
         scheduler: spec.scheduler().clone().or_else(|| init.scheduler.clone()),
         io_priority: spec.io_priority().or(init.io_priority),
         personality: init.personality,
-        cpus: affinity.and_then(|cpus| cpus.cpu_affinity_final().clone()).filter(|cpus| !cpus.is_empty()),
+        cpus: affinity.and_then(|cpus| given(cpus.cpu_affinity_final())),
+        initial_cpus: affinity.and_then(|cpus| given(cpus.initial())),
         memory: init.memory.clone(),
         cpuset: init.cpuset,
     }

@@ -21,9 +21,11 @@ pub(crate) struct Schedule {
     pub(crate) scheduler: Option<Scheduler>,
     pub(crate) io_priority: Option<LinuxIOPriority>,
     pub(crate) personality: Option<LinuxPersonalityDomain>,
-    /// "0-3,7". Of the spec's two lists the final one: the process is born in its cgroup, so that there is no time before
-    /// for the initial one.
+    /// "0-3,7". The final list of the spec's two.
     pub(crate) cpus: Option<String>,
+    /// The initial one, with which the process comes into being ([`with_affinity`]); it stays where there is no final one.
+    #[serde(default)]
+    pub(crate) initial_cpus: Option<String>,
     #[serde(default)]
     pub(crate) memory: Option<LinuxMemoryPolicy>,
     /// The container has CPUs of its own, with which the kernel refuses SCHED_DEADLINE.
@@ -33,7 +35,7 @@ pub(crate) struct Schedule {
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(super) enum Error {
+pub(crate) enum Error {
     #[error("set process.scheduler {policy}")]
     Scheduler {
         policy: Policy,
@@ -80,7 +82,7 @@ pub(super) enum Error {
 }
 
 impl Error {
-    pub(super) fn kind(&self) -> ErrorKind {
+    pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Cpus(_) | Self::Nodes(_) => ErrorKind::InvalidArgument,
             Self::MemoryPolicy { err: Errno::NOSYS, .. } => ErrorKind::Unimplemented,
@@ -106,6 +108,7 @@ pub(super) fn apply(schedule: &Schedule) -> Result<(), Error> {
             let set = cpu_set(cpus).ok_or_else(|| Error::Cpus(cpus.clone()))?;
             rustix::thread::sched_setaffinity(None, &set).map_err(|err| Error::Affinity { cpus: cpus.clone(), err })?;
         }
+        None if schedule.initial_cpus.is_some() => {}
         // The caller's must not stay: the container has all CPUs of its cpuset, which the kernel cuts this down to. One that
         // may not even do that keeps what it has.
         None => drop(rustix::thread::sched_setaffinity(None, &every_cpu())),
@@ -130,6 +133,19 @@ pub(super) fn apply(schedule: &Schedule) -> Result<(), Error> {
         apply_memory_policy(policy)?;
     }
     Ok(())
+}
+
+/// Makes a process with the spec's initial CPUs, which it inherits from this thread: it has them before it joins cgroups of
+/// v1, as with runc. With v2 it is born in its cgroup, and the kernel cuts them down to the cgroup's.
+pub(crate) fn with_affinity<T>(schedule: &Schedule, make: impl FnOnce() -> T) -> Result<T, Error> {
+    let Some(cpus) = &schedule.initial_cpus else { return Ok(make()) };
+    let failed = |err| Error::Affinity { cpus: cpus.clone(), err };
+    let set = cpu_set(cpus).ok_or_else(|| Error::Cpus(cpus.clone()))?;
+    let ours = rustix::thread::sched_getaffinity(None).map_err(failed)?;
+    rustix::thread::sched_setaffinity(None, &set).map_err(failed)?;
+    let made = make();
+    rustix::thread::sched_setaffinity(None, &ours).map_err(failed)?;
+    Ok(made)
 }
 
 fn every_cpu() -> CpuSet {

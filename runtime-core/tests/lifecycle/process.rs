@@ -121,6 +121,13 @@ fn scheduling_and_personality_are_the_specs() {
     let affine =
         exec(json!({"initial": "0", "final": "0"})).unwrap_or_else(|err| panic!("{}", crate::bundle::chain(&err)));
     assert_eq!(affine.finish(), (0, format!("{expected}0")));
+    // As runc has it, the initial CPUs stay where no final ones are named.
+    for (affinity, cpus) in [(json!({"initial": "1"}), "1"), (json!({"initial": "1", "final": "0"}), "0")] {
+        let executed = exec(affinity).unwrap_or_else(|err| panic!("{}", crate::bundle::chain(&err)));
+        assert_eq!(executed.finish(), (0, format!("{expected}{cpus}")));
+    }
+    let nothing = exec(json!({"initial": "900-1000"})).map(drop).unwrap_err();
+    assert_eq!(nothing.kind(), runtime_core::ErrorKind::InvalidArgument, "{nothing}");
     let missing = exec(json!({"final": "900-1000"})).map(drop).unwrap_err();
     assert_eq!(missing.kind(), runtime_core::ErrorKind::InvalidArgument, "{missing}");
     container.delete(true).unwrap();
