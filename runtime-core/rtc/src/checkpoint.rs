@@ -144,7 +144,9 @@ impl Checkpoint {
     pub(crate) fn run(self, context: &Context) -> Result<ExitCode, Error> {
         let container = context.load(&self.id)?;
         match container.status()? {
-            status @ (Status::Created | Status::Stopped) => return Err(Error::CannotCheckpoint { status }),
+            status @ (Status::Creating | Status::Created | Status::Stopped) => {
+                return Err(Error::CannotCheckpoint { status });
+            }
             Status::Running | Status::Paused => {}
         }
         let options = self.options()?;

@@ -27,10 +27,12 @@ impl Delete {
             container => container?,
         };
         match container.status()? {
-            status @ (Status::Running | Status::Paused) if !self.force => {
+            status @ (Status::Creating | Status::Running | Status::Paused) if !self.force => {
                 return Err(Error::NotStopped { id: self.id, status });
             }
-            Status::Created | Status::Running | Status::Paused | Status::Stopped => container.delete(self.force)?,
+            Status::Creating | Status::Created | Status::Running | Status::Paused | Status::Stopped => {
+                container.delete(self.force)?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

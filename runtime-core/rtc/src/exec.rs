@@ -98,6 +98,7 @@ impl Exec {
         let args = self.args.split_off(1);
         let container = context.load(self.args.first().map(String::as_str).unwrap_or_default())?;
         match container.status()? {
+            Status::Creating => return Err(Error::Start("cannot exec in a container in the creating state")),
             Status::Stopped => return Err(Error::Start("cannot exec in a stopped container")),
             Status::Paused if !self.ignore_paused => return Err(Error::ExecPaused),
             Status::Created | Status::Running | Status::Paused => {}

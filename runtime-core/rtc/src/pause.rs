@@ -20,7 +20,7 @@ impl Pause {
         let container = context.load(&self.id)?;
         match container.status()? {
             Status::Created | Status::Running => container.pause()?,
-            Status::Paused | Status::Stopped => return Err(Error::NotRunning),
+            Status::Creating | Status::Paused | Status::Stopped => return Err(Error::NotRunning),
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -21,6 +21,7 @@ impl Start {
         let container = context.load(&self.id)?;
         match container.status()? {
             Status::Created => {}
+            Status::Creating => return Err(Error::Start("cannot start a container in the creating state")),
             Status::Stopped => return Err(Error::Start("cannot start a container that has stopped")),
             Status::Running => return Err(Error::Start("cannot start an already running container")),
             Status::Paused => return Err(Error::Start("cannot start a container in the paused state")),

@@ -43,7 +43,7 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
     let class = class.map_err(resctrl(id))?;
 
     let directory = Directory::new(&options.root, id);
-    directory.make()?;
+    let _making = directory.make()?;
     let cgroup = NewCgroup::new(id, &cgroup);
     let class = class.as_ref();
     let class_made = Cell::new(false);

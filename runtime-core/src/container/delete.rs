@@ -15,11 +15,11 @@ use crate::{Error, Result};
 pub(super) fn delete(container: &Container, force: bool) -> Result<()> {
     let cgroup = &container.state.cgroup;
     match container.status()? {
-        status @ (Status::Running | Status::Paused) if !force => {
+        status @ (Status::Creating | Status::Running | Status::Paused) if !force => {
             let problem = "cannot delete a container that is not stopped";
             return Err(Error::WrongStatus { id: container.id().clone(), problem, status });
         }
-        Status::Created | Status::Running | Status::Paused => end(container)?,
+        Status::Creating | Status::Created | Status::Running | Status::Paused => end(container)?,
         Status::Stopped => {}
     }
     // What shared a pid namespace with the init has outlived it.

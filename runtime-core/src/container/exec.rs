@@ -20,6 +20,8 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
         Status::Created | Status::Running => None,
         Status::Paused if options.ignore_paused => None,
         Status::Paused => Some("cannot exec in a paused container"),
+        // Its init may still be in the host's root.
+        Status::Creating => Some("cannot exec in a container in the creating state"),
         Status::Stopped => Some("cannot exec in a stopped container"),
     };
     if let Some(problem) = problem {

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 pub(super) fn pause(container: &Container) -> Result<()> {
     match container.status()? {
         Status::Created | Status::Running => container.state.cgroup.freeze(DEADLINE).map_err(container.cgroup_failed()),
-        status @ (Status::Paused | Status::Stopped) => Err(Error::WrongStatus {
+        status @ (Status::Creating | Status::Paused | Status::Stopped) => Err(Error::WrongStatus {
             id: container.id().clone(),
             problem: "cannot pause a container that is not running",
             status,

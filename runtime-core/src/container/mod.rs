@@ -9,7 +9,7 @@
 //!                         |             Paused ----------------------+
 //!                         +------------------------------------------+
 //! ```
-//! `restore` makes a container that is Running at once.
+//! `restore` makes a container that is Running at once. One that another process is making is Creating.
 //!
 //! All methods block and may be called from any thread; one container's methods are to be called one at a time by its
 //! owner, but for [`Container::status`], [`Container::pids`], [`Container::stats`] and [`Container::kill`].

@@ -89,7 +89,7 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     }
     let plan = checkpoint::plan(&create.bundle, &spec, &cgroup).map_err(failed(id))?;
 
-    directory.make()?;
+    let _making = directory.make()?;
     let cgroup = NewCgroup::new(id, &cgroup);
     let cgroup = &cgroup;
     let directory = &directory;

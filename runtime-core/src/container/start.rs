@@ -39,6 +39,7 @@ fn from_elsewhere(container: &Container) -> Result<()> {
 
 fn refused(container: &Container, status: Status) -> Error {
     let problem = match status {
+        Status::Creating => "cannot start a container in the creating state",
         Status::Stopped => "cannot start a container that has stopped",
         Status::Created => "cannot start a container that its creator or another process is starting",
         Status::Running | Status::Paused => "cannot start an already running container",

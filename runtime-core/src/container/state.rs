@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hook, LinuxCapabilities, PosixRlimit, Spec};
-use rustix::fs::{AtFlags, FileType, StatxFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, StatxFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -163,8 +163,8 @@ impl Directory {
         move |err| Error::File { id, operation, path, err }
     }
 
-    /// Makes it; this is what makes an id taken.
-    pub(super) fn make(&self) -> Result<()> {
+    /// Makes it; this is what makes an id taken. As long as the caller keeps what it gets, the container is in the making.
+    pub(super) fn make(&self) -> Result<OwnedFd> {
         let mut builder = std::fs::DirBuilder::new();
         builder.mode(0o700);
         let mut made = builder.create(&self.path);
@@ -176,7 +176,38 @@ impl Directory {
         match made {
             Err(err) if err.kind() == IoKind::AlreadyExists => Err(Error::AlreadyExists { id: self.id.clone() }),
             other => other.map_err(self.fail("mkdir", &self.path)),
+        }?;
+        self.hold().map_err(|err| {
+            // The first error is the one to tell, and there is nothing in it.
+            std::fs::remove_dir(&self.path).ok();
+            self.fail("lock", &self.path)(err.into())
+        })
+    }
+
+    /// A lock goes with its owner, however that ends; the processes that it makes have it until they execute.
+    fn hold(&self) -> Result<OwnedFd, Errno> {
+        let directory = self.open()?;
+        rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;
+        Ok(directory)
+    }
+
+    /// Whether a process that [made](Self::make) it is still at it.
+    pub(super) fn is_held(&self) -> Result<bool> {
+        let looked = self.open().and_then(|directory| {
+            match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockShared) {
+                Err(Errno::WOULDBLOCK) => Ok(true),
+                other => other.map(|()| false),
+            }
+        });
+        match looked {
+            // Deleted, or its making undone.
+            Err(Errno::NOENT) => Ok(false),
+            looked => looked.map_err(|err| self.fail("look at the lock of", &self.path)(err.into())),
         }
+    }
+
+    fn open(&self) -> Result<OwnedFd, Errno> {
+        rustix::fs::open(&self.path, OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECTORY, Mode::empty())
     }
 
     /// Replaces the state whole or not at all.
@@ -299,8 +330,12 @@ mod tests {
     fn an_id_is_taken_once() {
         let root = std::env::temp_dir().join(format!("rtc-state-{}", std::process::id()));
         let directory = Directory::new(&root, &ContainerId::parse("web").unwrap());
-        directory.make().unwrap();
+        assert!(!directory.is_held().unwrap());
+        let held = directory.make().unwrap();
+        assert!(directory.is_held().unwrap());
         assert!(matches!(directory.make(), Err(Error::AlreadyExists { .. })));
+        drop(held);
+        assert!(!directory.is_held().unwrap());
         assert!(matches!(directory.read(), Err(Error::NotFound { .. })));
         directory.remove().unwrap();
         directory.remove().unwrap();

@@ -12,6 +12,8 @@ use crate::{Error, Pid, Result};
 /// The OCI runtime specification's `status`, and runc's `paused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
+    /// By another process, which has not given up or died yet.
+    Creating,
     Created,
     Running,
     Paused,
@@ -21,6 +23,7 @@ pub enum Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Creating => "creating",
             Self::Created => "created",
             Self::Running => "running",
             Self::Paused => "paused",
@@ -30,7 +33,10 @@ impl fmt::Display for Status {
 }
 
 pub(super) fn status(container: &Container) -> Result<Status> {
-    let Some(pid) = container.pid().filter(|_| alive(container)) else { return Ok(Status::Stopped) };
+    let Some(pid) = container.pid() else { return made(container, Status::Stopped) };
+    if !alive(container) {
+        return Ok(Status::Stopped);
+    }
     match container.state.cgroup.frozen() {
         Ok(true) => return Ok(Status::Paused),
         Ok(false) => {}
@@ -38,8 +44,15 @@ pub(super) fn status(container: &Container) -> Result<Status> {
         Err(_) if !alive(container) => return Ok(Status::Stopped),
         Err(err) => return Err(Error::Cgroup { id: container.id().clone(), err }),
     }
-    let waits = container.channel.lock().unwrap_or_else(PoisonError::into_inner).is_some() || is_our_init(pid);
-    Ok(if waits { Status::Created } else { Status::Running })
+    if container.channel.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+        return Ok(Status::Created);
+    }
+    if is_our_init(pid) { made(container, Status::Created) } else { Ok(Status::Running) }
+}
+
+/// What it is, if nobody is making it any more.
+fn made(container: &Container, made: Status) -> Result<Status> {
+    Ok(if container.directory.is_held()? { Status::Creating } else { made })
 }
 
 /// The init has not exited; a zombie has.

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 
 pub(super) fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
     match container.status()? {
-        Status::Created | Status::Running | Status::Paused => {
+        Status::Creating | Status::Created | Status::Running | Status::Paused => {
             container.state.cgroup.update(resources).map_err(container.cgroup_failed())
         }
         status @ Status::Stopped => Err(Error::WrongStatus {

@@ -12,6 +12,7 @@ use crate::bundle::{Bundle, chain, stdio};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("any_process_starts_a_container_that_was_made_so", any_process_starts_a_container_that_was_made_so),
+    ("a_container_in_the_making_is_creating", a_container_in_the_making_is_creating),
     ("an_init_that_is_killed_has_not_started", an_init_that_is_killed_has_not_started),
     ("a_failed_exec_is_told_to_the_starter", a_failed_exec_is_told_to_the_starter),
     ("a_starter_that_died_is_forgotten", a_starter_that_died_is_forgotten),
@@ -44,6 +45,34 @@ fn any_process_starts_a_container_that_was_made_so() {
     let err = container.start().unwrap_err();
     assert!(err.to_string().starts_with("cannot start a container that has stopped"), "{err}");
     container.delete(false).unwrap();
+    bundle.assert_nothing_left();
+}
+
+/// With the init that has mounted its root, and not left the host's yet.
+fn a_container_in_the_making_is_creating() {
+    let mut bundle = Bundle::new("true");
+    let (up, go) = (bundle.path().join("up"), bundle.path().join("go"));
+    let wait = format!("> {}; until [ -e {} ]; do sleep 0.01; done", up.display(), go.display());
+    bundle.spec["hooks"] = serde_json::json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", wait]}]});
+    std::thread::scope(|scope| {
+        let creator = scope.spawn(|| Container::create(options(&bundle)).unwrap());
+        crate::process::wait_for(&up);
+        let container = load(&bundle);
+        assert_eq!(container.status().unwrap(), Status::Creating);
+        let process = serde_json::json!({"user": {"uid": 0, "gid": 0}, "args": ["true"], "cwd": "/"});
+        let exec = ExecOptions::new(serde_json::from_value(process).unwrap(), stdio(false).0);
+        for refused in [container.start(), container.exec(exec).map(drop), container.delete(false), container.pause()] {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::FailedPrecondition);
+        }
+        let said = container.start().unwrap_err().to_string();
+        assert!(said.starts_with("cannot start a container in the creating state"), "{said}");
+        std::fs::write(&go, "").unwrap();
+        let (created, started) = creator.join().unwrap();
+        assert_eq!(container.status().unwrap(), Status::Created);
+        container.start().unwrap();
+        assert_eq!(started.child.wait().unwrap().code, 0);
+        created.delete(false).unwrap();
+    });
     bundle.assert_nothing_left();
 }
 
