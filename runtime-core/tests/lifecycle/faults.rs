@@ -80,7 +80,7 @@ fn processes(bundle: &Bundle) -> BTreeSet<String> {
     }
     let of_ours = |pid: &String| {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-        name.is_ok_and(|name| name.starts_with("rtc-") || name.starts_with("sleep"))
+        name.is_ok_and(|name| ["rtc-", "rtc/", "sleep"].iter().any(|ours| name.starts_with(ours)))
     };
     all.filter(of_ours).chain(children()).collect()
 }
