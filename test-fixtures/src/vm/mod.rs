@@ -15,6 +15,7 @@
 //! | `disk` | the root disk and the one of the test |
 //! | `exec` | [`Vm::exec`], [`Vm::run`], [`Vm::spawn`] |
 //! | `files` | [`Vm::write`], [`Vm::copy_in`] |
+//! | `policy` | [`policy_compilers`] |
 //! | `tests` | [`run_tests`]: a test binary's own tests, in a machine as on a host |
 //! | [`frame`] | what the host and the agent (`src/bin/vm-agent`) say to one another |
 
@@ -23,6 +24,7 @@ mod emulator;
 mod exec;
 mod files;
 pub mod frame;
+mod policy;
 mod tests;
 
 use std::fs::{self, File};
@@ -37,6 +39,7 @@ use std::time::{Duration, Instant};
 use self::emulator::Emulator;
 use self::exec::Link;
 pub use self::exec::{DEADLINE, VmRunning, VmStdin};
+pub use self::policy::policy_compilers;
 pub use self::tests::run_tests;
 use crate::{Error, Result, Tree, artifact, owner, say};
 
@@ -94,11 +97,21 @@ pub struct VmConfig {
     pub rtc: bool,
     /// Files of the host that are brought: each with its path below [`BROUGHT`].
     pub files: Vec<(PathBuf, String)>,
+    /// More parameters of the kernel: another security module, for instance.
+    pub parameters: &'static str,
 }
 
 impl Default for VmConfig {
     fn default() -> Self {
-        Self { tree: Tree::Forky, init: Init::default(), processors: 2, memory_mib: 2048, rtc: true, files: Vec::new() }
+        Self {
+            tree: Tree::Forky,
+            init: Init::default(),
+            processors: 2,
+            memory_mib: 2048,
+            rtc: true,
+            files: Vec::new(),
+            parameters: "",
+        }
     }
 }
 
@@ -244,8 +257,9 @@ fn bring(config: &VmConfig, emulator: &Emulator, directory: &Path) -> Result<()>
 fn line(config: &VmConfig, root: &Path) -> Vec<String> {
     let accel = std::env::var("RTC_VM_ACCEL").unwrap_or_else(|_| "tcg,thread=multi,tb-size=512".to_owned());
     let append = format!(
-        "root=/dev/nvme0n1 rw console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on {}",
-        config.init.words()
+        "root=/dev/nvme0n1 rw console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on {} {}",
+        config.init.words(),
+        config.parameters
     );
     let mut line = vec!["qemu-system-x86_64".to_owned()];
     let mut add = |words: &[&str]| line.extend(words.iter().map(|word| (*word).to_owned()));

@@ -16,9 +16,9 @@ pub(crate) const CHECKS: &[Check] = &[
     ("oom_score_adj is lowered and a limit raised", raised),
 ];
 
-const CONFIG: &str = "/tmp/config.json";
+pub(crate) const CONFIG: &str = "/tmp/config.json";
 /// Not below /tmp, where there are no devices.
-const ROOTFS: &str = "/var/lib/rootfs";
+pub(crate) const ROOTFS: &str = "/var/lib/rootfs";
 const GROUP: &str = "/sys/fs/cgroup/default/c1";
 
 /// Says that, and why, a check is left out.
@@ -32,7 +32,7 @@ fn lacks(host: &Host, controllers: &[&str]) -> bool {
 
 /// Runs a spec, which is ctr's default one with `change`, a program of jq, in busybox.
 #[track_caller]
-fn start(host: &Host, change: &str, script: &str) {
+pub(crate) fn start(host: &Host, change: &str, script: &str) {
     host.node.unpack(Image::Busybox, ROOTFS).unwrap();
     let program = format!(
         ".process.args = [\"sh\", \"-c\", $script] | .process.env = [\"PATH=/bin\"] | .process.terminal = false \
@@ -45,13 +45,13 @@ fn start(host: &Host, change: &str, script: &str) {
     host.ctr_ok(&["run", "-d", "--runtime", host.lane.runtime.name(), "--config", CONFIG, "c1"]);
 }
 
-fn remove(host: &Host) {
+pub(crate) fn remove(host: &Host) {
     host.kill_and_remove("c1");
     host.node.run(["rm", "-rf", CONFIG, ROOTFS]).unwrap();
 }
 
 #[track_caller]
-fn exec(host: &Host, script: &str) -> String {
+pub(crate) fn exec(host: &Host, script: &str) -> String {
     host.ctr_ok(&["task", "exec", "--exec-id", "look", "c1", "sh", "-ec", script])
 }
 

@@ -18,6 +18,7 @@ mod given_up;
 mod host;
 mod kernel;
 mod killed;
+mod labels;
 mod limits;
 mod many;
 mod plain;
@@ -170,6 +171,24 @@ macro_rules! lane {
             }
 
             #[test]
+            fn apparmor() {
+                if let Some(why) = labels::lacks_apparmor() {
+                    eprintln!("skipped: {why}");
+                    return;
+                }
+                host::check_after(LANE, labels::prepare_apparmor, labels::APPARMOR);
+            }
+
+            #[test]
+            fn selinux() {
+                if let Some(why) = labels::lacks_selinux() {
+                    eprintln!("skipped: {why}");
+                    return;
+                }
+                host::check_after(LANE, labels::prepare_selinux, labels::SELINUX);
+            }
+
+            #[test]
             fn client_goes_away() {
                 if LANE.runtime == Runtime::Runc {
                     eprintln!(
@@ -215,14 +234,27 @@ mod vm {
     /// Of the groups of a lane, those for which the host's kernel matters.
     #[track_caller]
     fn run(lane: &str, groups: &[&str]) {
+        run_on(lane, groups, &VmConfig { tree: Tree::Forky, ..VmConfig::default() });
+    }
+
+    /// On a kernel that runs a security module, with the compiler of its policy.
+    #[track_caller]
+    fn run_labelled(lane: &str, group: &str, parameters: &'static str) {
         if let Some(why) = vm::skip_reason() {
             eprintln!("skipped: {why}");
             return;
         }
+        match vm::policy_compilers() {
+            Ok(files) => run_on(lane, &[group], &VmConfig { files, parameters, ..VmConfig::default() }),
+            Err(why) => eprintln!("skipped: {why}"),
+        }
+    }
+
+    #[track_caller]
+    fn run_on(lane: &str, groups: &[&str], config: &VmConfig) {
         let tests: Vec<String> = groups.iter().map(|group| format!("{lane}::{group}")).collect();
         let arguments: Vec<&str> = tests.iter().map(String::as_str).collect();
-        let config = VmConfig { tree: Tree::Forky, ..VmConfig::default() };
-        vm::run_tests(&config, &arguments, Duration::from_secs(580)).unwrap();
+        vm::run_tests(config, &arguments, Duration::from_secs(580)).unwrap();
     }
 
     #[test]
@@ -233,6 +265,16 @@ mod vm {
     #[test]
     fn rtc_2_1() {
         run("rtc_2_1_v2", &["limits", "whole_kernel", "delegated_cgroup", "checkpoint_and_restore"]);
+    }
+
+    #[test]
+    fn rtc_2_1_apparmor() {
+        run_labelled("rtc_2_1_v2", "apparmor", "security=apparmor");
+    }
+
+    #[test]
+    fn rtc_2_1_selinux() {
+        run_labelled("rtc_2_1_v2", "selinux", "security=selinux selinux=1 enforcing=0");
     }
 
     #[test]
