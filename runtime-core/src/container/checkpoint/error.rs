@@ -114,7 +114,9 @@ impl CheckpointError {
 
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::File { err, .. } if err.kind() == io::ErrorKind::NotFound => ErrorKind::InvalidArgument,
+            Self::File { err, .. } if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => {
+                ErrorKind::InvalidArgument
+            }
             Self::File { .. } | Self::Encode(_) => ErrorKind::Internal,
             Self::Feature { .. } | Self::Vfork { .. } | Self::Execs { .. } | Self::Rootless | Self::Refused(_) => {
                 ErrorKind::FailedPrecondition

@@ -25,12 +25,15 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_siz
 use serde::{Deserialize, Serialize};
 
 use super::error::CheckpointError;
-use super::typed;
+use super::{inventory, typed};
 use crate::container::Stdio;
-use crate::{Pid, Result};
+use crate::{Pid, Result, limited};
 
 /// In the image directory.
 pub(crate) const FILE: &str = "rtc-input.bin";
+
+/// Bytes of [`FILE`]. A pipe holds 1 MiB at the most, unless the administrator has allowed more.
+const LONGEST: usize = 64 << 20;
 
 /// Who writes a container's standard input: for a checkpoint it has to hold still.
 pub trait Input: fmt::Debug + Send + Sync {
@@ -95,6 +98,11 @@ pub(crate) fn save(
             bytes.extend(peek(source).map_err(failed())?);
         }
     }
+    if bytes.len() > LONGEST {
+        // No restore would take it.
+        let long = format!("{} bytes are unread, and {LONGEST} at the most are carried", bytes.len());
+        return Err(failed()(io::Error::new(io::ErrorKind::FileTooLarge, long)));
+    }
     let path = dir.join(FILE);
     if bytes.is_empty() {
         return match fs::remove_file(&path) {
@@ -144,7 +152,8 @@ fn peek(source: impl AsFd) -> io::Result<Vec<u8>> {
 /// Reads what [`save`] has written.
 pub(crate) fn load(dir: &Path, unread: Unread) -> Result<Carried, CheckpointError> {
     let path = dir.join(FILE);
-    let mut taken = fs::read(&path).map_err(CheckpointError::file("read", &path))?;
+    let read = inventory::open(&path).and_then(|file| limited::read_open(file, LONGEST));
+    let mut taken = read.map_err(CheckpointError::file("read", &path))?;
     if Some(taken.len()) != unread.taken.checked_add(unread.waiting) {
         return Err(CheckpointError::Unread { path, found: taken.len() });
     }
@@ -288,5 +297,14 @@ mod tests {
             let refused = load(dir.path(), unread).unwrap_err();
             assert!(matches!(refused, CheckpointError::Unread { found: 11, .. }), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join(FILE)).unwrap();
+        let refused = load(dir.path(), Unread { taken: 5, waiting: 6 }).unwrap_err();
+        let source = std::error::Error::source(&refused).map(ToString::to_string);
+        assert_eq!(source.as_deref(), Some("it is longer than 67108864 bytes"), "{refused}");
     }
 }

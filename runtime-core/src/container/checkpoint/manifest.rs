@@ -1,7 +1,7 @@
 //! `rtc.json` in the image directory: what the checkpoint is, so that restore needs to be told nothing twice.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::inventory::{self, ImageFile};
 use super::mounts::{External, From};
 use super::options::CriuOptions;
 use super::programs::Program;
+use crate::limited;
 
 pub(crate) const FILE: &str = "rtc.json";
 
@@ -22,7 +23,7 @@ pub(crate) const FILE: &str = "rtc.json";
 pub(crate) const VERSION: u32 = 1;
 
 /// Bytes; a file of the inventory has about a hundred.
-const LONGEST: u64 = 64 << 20;
+const LONGEST: usize = 64 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -139,8 +140,7 @@ impl Manifest {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(CheckpointError::file("open", &path))?,
         };
-        let mut json = Vec::new();
-        file.take(LONGEST).read_to_end(&mut json).map_err(CheckpointError::file("read", &path))?;
+        let json = limited::read_open(file, LONGEST).map_err(CheckpointError::file("read", &path))?;
         Self::parse(&json, &path).map(Some)
     }
 
@@ -218,6 +218,16 @@ mod tests {
         assert!(matches!(Manifest::read(&dir), Err(CheckpointError::ManifestVersion { found: 99, .. })));
         fs::write(dir.join(FILE), "{").unwrap();
         assert!(matches!(Manifest::read(&dir), Err(CheckpointError::Manifest { .. })));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_manifest_without_an_end_is_refused_as_too_long() {
+        let dir = scratch("endless");
+        std::os::unix::fs::symlink("/dev/zero", dir.join(FILE)).unwrap();
+        let refused = Manifest::read(&dir).unwrap_err();
+        let source = std::error::Error::source(&refused).map(ToString::to_string);
+        assert_eq!(source.as_deref(), Some("it is longer than 67108864 bytes"), "{refused}");
         fs::remove_dir_all(dir).unwrap();
     }
 
