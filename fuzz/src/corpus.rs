@@ -82,6 +82,7 @@ targets! {
     state: runtime_core,
     systemd_message: runtime_core,
     systemd_property: runtime_core,
+    migration_frame: migrate,
     notify_message: rtc,
     option_values: rtc,
     bootstrap_params: containerd_shim_rtc_v2,

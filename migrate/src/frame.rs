@@ -138,6 +138,15 @@ impl Header {
     }
 }
 
+/// The same frame with the checksum that its bytes have.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn with_checksum(frame: &[u8]) -> Option<Vec<u8>> {
+    let (header, payload) = frame.split_first_chunk::<HEADER>()?;
+    let (begin, _) = header.split_first_chunk::<8>()?;
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(begin), payload);
+    Some([&begin[..], &checksum.to_be_bytes(), payload].concat())
+}
+
 /// The payload of a data frame.
 pub(crate) fn data(offset: u64, bytes: &[u8]) -> Vec<u8> {
     let mut payload = Vec::with_capacity(8 + bytes.len());

@@ -10,6 +10,8 @@ mod containerd;
 mod destination;
 mod error;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod image;
 mod journal;
 mod link;

@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("test-fixtures", &["rtc-proto"]),
     ("cri-client", &[]),
     ("rtc-bench", &[]),
-    ("rtc-fuzz", &["criu", "runtime-core", "rtc", "containerd-shim-rtc-v2"]),
+    ("rtc-fuzz", &["criu", "runtime-core", "rtc", "containerd-shim-rtc-v2", "rtc-migrate"]),
     ("xtask", &["test-fixtures"]),
 ];
 
