@@ -397,7 +397,8 @@ fn delegated(host: &Host) {
         eprintln!("skipped: limits, there is no controller");
         return;
     }
-    let many = "for n in $(seq 20); do sleep 7659 & done; sleep 1000";
+    // A shell that cannot fork ends: not the container's own.
+    let many = "sh -c 'for n in $(seq 20); do sleep 7659 & done'; exec sleep 1000";
     configure(host, many, |spec| {
         spec["linux"]["cgroupsPath"] = json!("/tester/c1");
         spec["linux"]["resources"] = json!({"pids": {"limit": 10}});
