@@ -12,6 +12,11 @@ impl Cgroup {
         self.controller("freezer").or(self.unified.as_ref()).map(|dir| dir.path.as_path())
     }
 
+    /// That directory is one of cgroup v1.
+    pub(crate) fn has_v1_freezer(&self) -> bool {
+        self.controller("freezer").is_some()
+    }
+
     /// A file, open for writing, and what thaws the container when it is written there.
     pub(crate) fn thaw_file(&self) -> Result<Option<(File, &'static str)>, Error> {
         let Some(directory) = self.freezer_directory() else { return Ok(None) };

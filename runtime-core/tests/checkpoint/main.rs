@@ -14,6 +14,7 @@ mod memory;
 mod preflight;
 mod runc;
 mod scene;
+mod stopped;
 mod streams;
 mod tcp;
 mod told;
@@ -49,6 +50,7 @@ fn main() {
         criu_killed::TESTS,
         preflight::TESTS,
         runc::TESTS,
+        stopped::TESTS,
         streams::TESTS,
         tcp::TESTS,
         told::TESTS,

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::aftermath::Aftermath;
 use super::error::CheckpointError;
-use super::frozen::{freeze, settle};
+use super::frozen::{Holds, freeze, settle};
 use super::guard::Guard;
 use super::hold::HeldDump;
 use super::host::Host;
@@ -183,7 +183,7 @@ impl Dump<'_> {
             }
             Ok(Answer::Acknowledge)
         };
-        self.run(request, &mut notify, !self.options.leave_running)
+        self.run(request, |request| request.freeze_cgroup = None, &mut notify, !self.options.leave_running)
     }
 
     /// Waits for the decision, if there is somebody who takes it.
@@ -202,16 +202,27 @@ impl Dump<'_> {
         let mut request = PreDumpOptions::new(self.common(told).map_err(self.failed())?, self.pid.as_raw());
         request.parent_img = self.options.parent.as_ref().map(|path| path.to_string_lossy().into_owned());
         request.freeze_cgroup = self.freezer();
-        self.run(request, &mut (), false)
+        self.run(request, |request| request.freeze_cgroup = None, &mut (), false)
     }
 
-    fn run<R: Request<Reply = ()>>(&self, request: R, notify: &mut dyn criu::Notify, ends: bool) -> Result<()> {
+    /// `without_freezer` alters the request for when the freezer does not hold the processes.
+    fn run<R: Request<Reply = ()>>(
+        &self,
+        request: R,
+        without_freezer: impl FnOnce(&mut R),
+        notify: &mut dyn criu::Notify,
+        ends: bool,
+    ) -> Result<()> {
         let mut worker = self.criu.start(request, &Plain).map_err(criu_failed(self.container))?;
         if !self.options.lazy_pages {
             worker.end_when_stalled(self.options.stall);
         }
         self.guard.replace(Guard::new(self.container, worker.pidfd(), self.paused)?);
-        freeze(self.container, self.paused)?;
+        // Who decides over the dump relies on the freezer, whatever becomes of CRIU.
+        let only_frozen = self.paused || self.options.holder.is_some();
+        if freeze(self.container, self.paused, only_frozen)? == Holds::Criu {
+            without_freezer(worker.request_mut());
+        }
         let aftermath = Aftermath::new(self.container);
         let dumped = worker.run(&mut aftermath.around(notify), self.options.limit);
         if dumped.is_err() {

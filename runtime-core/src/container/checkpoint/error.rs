@@ -78,6 +78,12 @@ pub enum CheckpointError {
     #[error("process {pid} has executed nothing since its vfork, and CRIU cannot dump a parent that waits for that")]
     Vfork { pid: Pid },
 
+    #[error(
+        "process {pid} is stopped by a signal, and CRIU cannot take hold of it in a cgroup (v1) that has to stay frozen: let the \
+         process go on (SIGCONT), or resume the container if it is paused"
+    )]
+    Stopped { pid: Pid },
+
     /// What the preflight refuses.
     #[error("{0}")]
     Refused(Report),
@@ -118,9 +124,12 @@ impl CheckpointError {
                 ErrorKind::InvalidArgument
             }
             Self::File { .. } | Self::Encode(_) => ErrorKind::Internal,
-            Self::Feature { .. } | Self::Vfork { .. } | Self::Execs { .. } | Self::Rootless | Self::Refused(_) => {
-                ErrorKind::FailedPrecondition
-            }
+            Self::Feature { .. }
+            | Self::Vfork { .. }
+            | Self::Stopped { .. }
+            | Self::Execs { .. }
+            | Self::Rootless
+            | Self::Refused(_) => ErrorKind::FailedPrecondition,
             _ => ErrorKind::InvalidArgument,
         }
     }

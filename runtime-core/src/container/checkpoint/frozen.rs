@@ -8,6 +8,9 @@
 //! until its patience of ten seconds ends, in vain ("Unseizable non-zombie N found, state D"). posix_spawn(3) is made that way,
 //! and with it many shells and most language runtimes: of a shell that forks all the time one dump in some thirty failed.
 //! So after the freeze such pairs are looked for, and if there is one the container runs for a moment and is frozen again.
+//!
+//! With a process that a signal has stopped the freezer of cgroup v1 is in CRIU's way ([`stopped`]): CRIU then holds the
+//! processes itself, each by ptrace.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::error::CheckpointError;
+use super::stopped;
 use crate::container::Container;
 use crate::container::kill::DEADLINE;
 use crate::sys::process::share_memory;
@@ -28,21 +32,31 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What the container runs between two freezes, at first and at the most.
 const MOMENT: [Duration; 2] = [Duration::from_micros(200), Duration::from_millis(50)];
 
-/// Freezes a container so that CRIU can dump it. One that is `paused` is frozen already, and is not thawed.
+/// Who holds the processes while CRIU dumps them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    Freezer,
+    /// CRIU alone: the container is not frozen, and CRIU must not freeze it.
+    Criu,
+}
+
+/// Freezes a container so that CRIU can dump it. One that is `paused` is frozen already, and is not thawed. With
+/// `only_frozen` it is not dumped otherwise.
 ///
 /// # Errors
-/// The freezer's, and [`CheckpointError::Vfork`]; the container is as it was then.
-pub(super) fn freeze(container: &Container, paused: bool) -> Result<()> {
+/// The freezer's, [`CheckpointError::Vfork`] and [`CheckpointError::Stopped`]; the container is as it was then.
+pub(super) fn freeze(container: &Container, paused: bool, only_frozen: bool) -> Result<Holds> {
     let cgroup = &container.state.cgroup;
+    let refused = |err| Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err };
     let until = Instant::now() + PATIENCE;
     let [mut moment, longest] = MOMENT;
     loop {
         if !paused {
             cgroup.freeze(DEADLINE).map_err(container.cgroup_failed())?;
         }
-        let pid = match in_vfork(container) {
-            Ok(None) => return Ok(()),
-            Ok(Some(pid)) => pid,
+        let obstacle = match look(container) {
+            Ok(None) => return Ok(Holds::Freezer),
+            Ok(Some(obstacle)) => obstacle,
             Err(err) => {
                 settle(container, paused);
                 return Err(err);
@@ -51,10 +65,17 @@ pub(super) fn freeze(container: &Container, paused: bool) -> Result<()> {
         if !paused {
             cgroup.thaw(DEADLINE).map_err(container.cgroup_failed())?;
         }
-        if paused || Instant::now() >= until {
-            let err = CheckpointError::Vfork { pid };
-            return Err(Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err });
-        }
+        let pid = match obstacle {
+            Obstacle::Stopped(pid) if only_frozen => return Err(refused(CheckpointError::Stopped { pid })),
+            Obstacle::Stopped(pid) => {
+                tracing::debug!(id = %container.id(), %pid, "a process is stopped: CRIU holds them without the freezer");
+                return Ok(Holds::Criu);
+            }
+            Obstacle::Vfork(pid) if paused || Instant::now() >= until => {
+                return Err(refused(CheckpointError::Vfork { pid }));
+            }
+            Obstacle::Vfork(pid) => pid,
+        };
         tracing::debug!(id = %container.id(), %pid, "a vfork is under way: not yet");
         thread::sleep(moment);
         moment = (moment * 2).min(longest);
@@ -76,24 +97,35 @@ pub(super) fn settle(container: &Container, frozen: bool) {
     }
 }
 
+/// What a frozen container has that CRIU cannot dump in the freezer.
+enum Obstacle {
+    Stopped(Pid),
+    Vfork(Pid),
+}
+
+fn look(container: &Container) -> Result<Option<Obstacle>> {
+    let pids = container.pids()?;
+    let stopped = container.state.cgroup.has_v1_freezer().then(|| stopped::find(&pids)).flatten();
+    Ok(stopped.map(Obstacle::Stopped).or_else(|| in_vfork(container, pids).map(Obstacle::Vfork)))
+}
+
 /// A process of the container that still has its parent's memory. One vfork without CLONE_VM, which no library makes, is
 /// not seen.
-fn in_vfork(container: &Container) -> Result<Option<Pid>> {
-    let pids = container.pids()?;
+fn in_vfork(container: &Container, pids: Vec<Pid>) -> Option<Pid> {
     let inside: HashSet<i32> = pids.iter().map(|pid| pid.as_raw()).collect();
     for pid in pids {
         let Some(parent) = parent(pid).filter(|parent| inside.contains(parent)) else { continue };
         match share_memory(pid.as_raw(), parent) {
-            Ok(true) => return Ok(Some(pid)),
+            Ok(true) => return Some(pid),
             Ok(false) | Err(Errno::SRCH) => {}
             Err(err) => {
                 // A kernel without kcmp(2), for instance: CRIU finds such a pair too, ten seconds later.
                 tracing::warn!(id = %container.id(), %err, "cannot look for a vfork under way");
-                return Ok(None);
+                return None;
             }
         }
     }
-    Ok(None)
+    None
 }
 
 /// Field 4 of proc_pid_stat(5). The command's name is in parentheses and may hold any byte.

@@ -14,9 +14,9 @@
 //!   terminals.
 //! - `inventory`: which files it has. `phases`: what takes how long. `inspect`: what is in it, for people and programs;
 //!   `compare`: and in which way another is different.
-//! - `dump`: the verb. `execs`: processes that cannot be in it. `frozen`: how the container is frozen for it. `guard`: who
-//!   thaws it if we are killed. `hold`: a dump that waits for somebody's decision. `images`: what a failed one leaves. `swrk`:
-//!   how CRIU is started. `work`: where its log is.
+//! - `dump`: the verb. `execs`: processes that cannot be in it. `frozen`: how the container is frozen for it, and `stopped`:
+//!   when it is not. `guard`: who thaws it if we are killed. `hold`: a dump that waits for somebody's decision. `images`: what
+//!   a failed one leaves. `swrk`: how CRIU is started. `work`: where its log is.
 //! - `aftermath`: what a CRIU that was killed has left in the container.
 //! - `preflight`: what would be in the way, before anything is touched. `programs`: which rootfs it was.
 //!
@@ -49,6 +49,7 @@ pub(super) mod phases;
 pub(super) mod preflight;
 mod programs;
 pub(super) mod stdio;
+mod stopped;
 pub(super) mod swrk;
 pub(super) mod typed;
 pub(super) mod work;
