@@ -88,7 +88,7 @@ pub enum CheckpointError {
     #[error("{0}")]
     Refused(Report),
 
-    #[error("{} has {found} bytes, and not those that the checkpoint says", path.display())]
+    #[error("{} has {found} bytes, and is not the file that the checkpoint says", path.display())]
     Unread { path: PathBuf, found: usize },
 
     #[error(

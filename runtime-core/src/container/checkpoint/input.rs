@@ -149,7 +149,7 @@ fn peek(source: impl AsFd) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads what [`save`] has written.
+/// Reads what [`save`] has written. The file may be anybody's: a FIFO is not waited at, and what has another length is not read.
 pub(crate) fn load(dir: &Path, unread: Unread) -> Result<Carried, CheckpointError> {
     let path = dir.join(FILE);
     let read = inventory::open(&path).and_then(|file| limited::read_open(file, LONGEST));

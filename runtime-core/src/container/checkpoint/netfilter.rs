@@ -22,6 +22,8 @@ const HEADER: usize = 16;
 
 /// Programs that speak for one protocol each.
 const RESTORE: [&str; 2] = ["iptables-restore", "ip6tables-restore"];
+/// Seconds for the lock that they share with others: the container is frozen meanwhile.
+const WAIT: &str = "--wait=5";
 const SAVE: [&str; 2] = ["iptables-save", "ip6tables-save"];
 /// What CRIU tells them, as they save it, and what undoes it, in this order.
 const UNDO: [(&str, &str); 3] = [
@@ -93,7 +95,7 @@ pub(super) fn delete_chain() -> io::Result<()> {
         let undo = undo(&saved);
         if !undo.is_empty() {
             let input = format!("*filter\n{undo}COMMIT\n");
-            run(Command::new(restore).args(["-w", "--noflush"]), Some(&input))?;
+            run(Command::new(restore).args([WAIT, "--noflush"]), Some(&input))?;
         }
     }
     Ok(())

@@ -8,6 +8,7 @@
 //! What CRIU measured at a restore goes to where `criu restore` leaves it: `stats-restore` among the images.
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -75,11 +76,13 @@ pub(in crate::container) fn restored(span: &Span, work_dir: &Path, image_dir: &P
     }
 }
 
-/// Whole or not at all: others may restore from the same images.
+/// Whole or not at all: others may restore from the same images. A link that somebody has put there is not followed.
 fn keep(stats: &Path, image_dir: &Path) -> std::io::Result<()> {
     let new = image_dir.join(format!(".{STATS_RESTORE}.{}", std::process::id()));
-    let kept = fs::copy(stats, &new).and_then(|_| fs::rename(&new, image_dir.join(STATS_RESTORE)));
-    // The first failure is the one to tell; where nothing could be written there is nothing to remove.
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let copied = fs::File::open(stats).and_then(|mut stats| std::io::copy(&mut stats, &mut file));
+    let kept = copied.and_then(|_| fs::rename(&new, image_dir.join(STATS_RESTORE)));
+    // The first failure is the one to tell.
     kept.inspect_err(|_| fs::remove_file(&new).unwrap_or_default())
 }
 
@@ -102,4 +105,26 @@ impl RestoreTimings {
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_kept_and_no_link_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (stats, images, other) = (dir.path().join("stats"), dir.path().join("images"), dir.path().join("other"));
+        fs::create_dir(&images).unwrap();
+        fs::write(&stats, "new").unwrap();
+        fs::write(&other, "somebody's").unwrap();
+        let link = images.join(format!(".{STATS_RESTORE}.{}", std::process::id()));
+        std::os::unix::fs::symlink(&other, &link).unwrap();
+        assert_eq!(keep(&stats, &images).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&other).unwrap(), "somebody's");
+        fs::remove_file(&link).unwrap();
+        keep(&stats, &images).unwrap();
+        assert_eq!(fs::read_to_string(images.join(STATS_RESTORE)).unwrap(), "new");
+        assert_eq!(fs::read_dir(&images).unwrap().count(), 1);
+    }
 }
