@@ -90,9 +90,10 @@ fn look(container: &Container, options: &CheckpointOptions) -> Result<Report> {
         err,
     })?;
     let told = options.criu.over(&annotated.criu);
+    let external = [annotated.external_dump.as_slice(), &options.external].concat();
     let subject = Subject {
         init,
-        settings: Settings::new(&told, super::config_file(&container.state).as_deref()),
+        settings: Settings::new(&told, &external, super::config_file(&container.state).as_deref()),
         streams: container.state.stdio_files.iter().filter(|name| !name.is_empty()).cloned().collect(),
     };
     let processes = processes::read(&subject, &pids, &mut report);

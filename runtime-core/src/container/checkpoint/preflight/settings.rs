@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::container::checkpoint::options::CriuOptions;
+use crate::container::checkpoint::options::{CriuOptions, External};
 
 /// Bytes, where nobody says otherwise (criu(8), `--ghost-limit`).
 const GHOST_LIMIT: u64 = 1 << 20;
@@ -32,19 +32,21 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(options: &CriuOptions, config: Option<&Path>) -> Self {
+    pub(super) fn new(options: &CriuOptions, external: &[External], config: Option<&Path>) -> Self {
         let mut settings = Self {
             connections: options.tcp_established || options.tcp_close,
             skip_in_flight: options.tcp_skip_in_flight,
             ext_unix_sk: options.ext_unix_sk,
-            names_external: false,
+            names_external: external.iter().any(|external| external.mount().is_none()),
             shell_job: options.shell_job,
             file_locks: options.file_locks,
             link_remap: options.link_remap,
             ghost_limit: options.ghost_limit.map_or(GHOST_LIMIT, u64::from),
             plugins: false,
         };
-        let mut plugins = std::env::var_os(PLUGINS_VARIABLE).map_or_else(|| PathBuf::from(PLUGINS), PathBuf::from);
+        // As CRIU gets it: in place of the variable that this process has.
+        let plugins = options.libdir.clone().or_else(|| std::env::var_os(PLUGINS_VARIABLE).map(PathBuf::from));
+        let mut plugins = plugins.unwrap_or_else(|| PathBuf::from(PLUGINS));
         let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
         let files = DEFAULT_FILES.iter().map(|file| home.join(file)).chain(config.map(Path::to_owned));
         for text in files.filter_map(|file| fs::read_to_string(file).ok()) {
@@ -97,7 +99,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = "# tcp-close\ntcp-established\n\next-unix-sk # for the bus\nghost-limit 4M\nexternal unix[7]\n";
         fs::write(file.path(), text).unwrap();
-        let settings = Settings::new(&CriuOptions::default(), Some(file.path()));
+        let settings = Settings::new(&CriuOptions::default(), &[], Some(file.path()));
         assert!(settings.connections && settings.ext_unix_sk && settings.names_external);
         assert!(!settings.file_locks && !settings.shell_job && !settings.link_remap);
         assert_eq!(settings.ghost_limit, 4 << 20);
@@ -106,10 +108,22 @@ mod tests {
     #[test]
     fn a_request_alone() {
         let options = CriuOptions { tcp_close: true, ghost_limit: Some(7), ..CriuOptions::default() };
-        let settings = Settings::new(&options, None);
+        let settings = Settings::new(&options, &[], None);
         assert!(settings.connections && !settings.ext_unix_sk);
         assert_eq!(settings.ghost_limit, 7);
-        assert_eq!(Settings::new(&CriuOptions::default(), None).ghost_limit, GHOST_LIMIT);
+        assert_eq!(Settings::new(&CriuOptions::default(), &[], None).ghost_limit, GHOST_LIMIT);
+    }
+
+    #[test]
+    fn what_is_named_external_and_plugins_of_the_call_are_known() {
+        let external = |text: &str| [text.parse::<External>().unwrap()];
+        let names = |text| Settings::new(&CriuOptions::default(), &external(text), None).names_external;
+        assert!(names("unix[7]") && names("file[1:2]:x") && !names("mnt[/a]:b"));
+        let dir = tempfile::tempdir().unwrap();
+        let options = CriuOptions { libdir: Some(dir.path().to_owned()), ..CriuOptions::default() };
+        assert!(!Settings::new(&options, &[], None).plugins);
+        fs::write(dir.path().join("cuda_plugin.so"), "").unwrap();
+        assert!(Settings::new(&options, &[], None).plugins);
     }
 
     #[test]
