@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::cgroup::ANNOTATION_PREFIX;
+use crate::container::CHECKPOINT_ANNOTATIONS;
 use crate::{init, rootfs, seccomp, spec};
 
 /// The whole structure (runtime specification, "Features Structure"). It says nothing of the host.
@@ -178,8 +179,8 @@ pub fn features() -> Features {
             ("io.github.seccomp.libseccomp.version", seccomp::libseccomp_version()),
             ("org.opencontainers.runc.checkpoint.enabled", "true".to_owned()),
         ]),
-        // The last is the beginning of a name, as its point says.
-        potentially_unsafe_config_annotations: &["org.criu.config", ANNOTATION_PREFIX],
+        // Those with a point at their end are the beginning of a name.
+        potentially_unsafe_config_annotations: &["org.criu.config", CHECKPOINT_ANNOTATIONS, ANNOTATION_PREFIX],
     }
 }
 
@@ -198,6 +199,17 @@ mod tests {
         assert_eq!(linux.namespaces().as_ref().unwrap().len(), 8);
         let seccomp = linux.seccomp().as_ref().unwrap();
         assert_eq!(seccomp.archs().as_ref().unwrap().len(), ARCHS.len());
+    }
+
+    #[test]
+    fn annotations_that_reach_the_host_are_told_of() {
+        let unsafe_ones = features().potentially_unsafe_config_annotations;
+        for name in ["org.criu.config", "org.rtc.criu.libdir", "org.systemd.property.Slice"] {
+            assert!(
+                unsafe_ones.iter().any(|told| *told == name || told.ends_with('.') && name.starts_with(told)),
+                "{name}"
+            );
+        }
     }
 
     /// Whether a spec with one more field of `linux` is taken.

@@ -48,6 +48,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources, Process as ProcessSpec, Spec};
 
+pub(crate) use self::checkpoint::CHECKPOINT_ANNOTATIONS;
 pub use crate::cgroup::{Bus, CgroupDriver, SubCgroup};
 use crate::cgroup::{Details, OomWatch, Stats};
 use crate::children::Child;

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use super::error::CheckpointError;
 use super::options::{CgroupMode, CriuOptions, External, NetworkLock};
 
-const PREFIX: &str = "org.rtc.criu.";
+/// What begins so may name code that CRIU runs as root, and directories of the host.
+pub(crate) const PREFIX: &str = "org.rtc.criu.";
 const UNKNOWN: &str = "the name of an option that there is";
 
 /// The options that annotations can give.

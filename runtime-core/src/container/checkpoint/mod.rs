@@ -54,6 +54,7 @@ pub(super) mod swrk;
 pub(super) mod typed;
 pub(super) mod work;
 
+pub(crate) use annotations::PREFIX as CHECKPOINT_ANNOTATIONS;
 pub use annotations::{parse_ghost_limit, parse_network_lock};
 pub use compare::{Change, Comparison, MemoryChange, OptionChange, OwnedFile, ProcessName, Sets, SizeChange};
 pub(super) use dump::checkpoint;
