@@ -83,7 +83,10 @@ fn runs_on(host: &Host) {
     assert_eq!(host.status("c1").as_deref(), Some("RUNNING"));
     assert_goes_on(&host.node, "c1", before);
     let told = |event: &Event| event.topic == "/tasks/checkpointed" && event.message["container_id"] == "c1";
-    host.wait("who listens hears of it", || events.seen().iter().any(told));
+    match host.lane.runtime {
+        Runtime::Rtc => host.wait("who listens hears of it", || events.seen().iter().any(told)),
+        Runtime::Runc => eprintln!("skipped: runc's shim tells nobody of a checkpoint"),
+    }
     drop(events);
     forget_checkpoint(&host.node);
     host.kill_and_remove("c1");
