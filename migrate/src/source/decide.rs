@@ -93,15 +93,15 @@ async fn say_finish(mut link: Link) -> Result<()> {
     Ok(())
 }
 
-/// As the last word of a recovery.
+/// As the last word of a recovery. A destination that is being started again is waited for: if it is not told now, nobody
+/// will.
 pub(crate) async fn tell(journal: &Journal) -> Result<()> {
     let record = journal.record();
     let target = Target::from_str(&record.target)?;
-    let (outcome, link) = ask(&target, &record.namespace, &record.migration).await?;
-    match outcome.kind() {
-        outcome::Kind::Started => say_finish(link).await,
+    match ask_until_known(&target, &record.namespace, &record.migration).await? {
+        Some((_, link)) => say_finish(link).await,
         // It knows already.
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
