@@ -8,6 +8,7 @@
 #include <err.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -92,18 +93,32 @@ static void copy(int from, int to, const char *file) {
 	close(source);
 }
 
-static void join(int hierarchy) {
+static int make_cgroup(int hierarchy) {
 	check(mkdirat(hierarchy, name, 0755), "make a cgroup");
 	int cgroup = openat(hierarchy, name, O_DIRECTORY | O_CLOEXEC);
 	check(cgroup, "open a cgroup");
 	// A v1 cpuset starts empty, and takes nobody then.
 	copy(hierarchy, cgroup, "cpuset.cpus");
 	copy(hierarchy, cgroup, "cpuset.mems");
-	int procs = openat(cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC);
-	check(procs, "cgroup.procs");
-	check(write(procs, "0", 1), "join a cgroup");
-	close(procs);
-	close(cgroup);
+	return cgroup;
+}
+
+// By `tasks`: a write to v1's cgroup.procs waits for RCU, for up to 14 ms.
+static void join(int cgroup) {
+	int tasks = openat(cgroup, "tasks", O_WRONLY | O_CLOEXEC);
+	check(tasks, "tasks");
+	check(write(tasks, "0", 1), "join a cgroup");
+	close(tasks);
+}
+
+// In the cgroup2 hierarchy, if there is one, by the clone itself, which is the fastest.
+static pid_t clone_into(int cgroup, unsigned long namespaces) {
+	struct clone_args args = {.flags = namespaces, .exit_signal = SIGCHLD};
+	if (cgroup >= 0) {
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = cgroup;
+	}
+	return syscall(SYS_clone3, &args, sizeof args);
 }
 
 int main(int count, char **values) {
@@ -116,16 +131,20 @@ int main(int count, char **values) {
 	glob_t found;
 	if (glob(v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/*", 0, NULL, &found) != 0)
 		errx(125, "no cgroups");
-	int hierarchies[found.gl_pathc];
-	for (size_t i = 0; i < found.gl_pathc; i++)
+	int hierarchies[found.gl_pathc], cgroups[found.gl_pathc], unified = -1;
+	for (size_t i = 0; i < found.gl_pathc; i++) {
 		check(hierarchies[i] = open(found.gl_pathv[i], O_DIRECTORY | O_CLOEXEC), found.gl_pathv[i]);
+		cgroups[i] = make_cgroup(hierarchies[i]);
+		if (faccessat(cgroups[i], "tasks", F_OK, 0) != 0)
+			unified = cgroups[i];
+	}
 
-	const long namespaces = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET;
-	pid_t child = syscall(SYS_clone, namespaces | SIGCHLD, NULL, NULL, NULL, NULL);
+	pid_t child = clone_into(unified, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET);
 	check(child, "clone");
 	if (child == 0) {
 		for (size_t i = 0; i < found.gl_pathc; i++)
-			join(hierarchies[i]);
+			if (cgroups[i] != unified)
+				join(cgroups[i]);
 		// Last: its root is the cgroup that this process is in.
 		check(unshare(CLONE_NEWCGROUP), "unshare");
 		inside();
