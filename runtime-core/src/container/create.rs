@@ -380,6 +380,7 @@ pub(super) fn new_state(
         capabilities: process.capabilities().clone(),
         rlimits: process.rlimits().clone(),
         schedule: super::process::schedule(process, spec.linux().as_ref()),
+        exec_cpu_affinity: process.exec_cpu_affinity().clone(),
         keyring: !options.no_new_keyring,
         terminal: matches!(stdio, Stdio::Terminal),
         stdio: links,

@@ -35,6 +35,9 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
     if spec.rlimits().is_none() {
         spec.set_rlimits(container.state.rlimits.clone());
     }
+    if spec.exec_cpu_affinity().is_none() {
+        spec.set_exec_cpu_affinity(container.state.exec_cpu_affinity.clone());
+    }
     let schedule = process::exec_schedule(&spec, &container.state.schedule);
     let cgroup = container.state.cgroup.below(&options.sub_cgroups).map_err(container.cgroup_failed())?;
     let launch = Launch {

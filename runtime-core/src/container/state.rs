@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hook, LinuxCapabilities, PosixRlimit, Spec};
+use oci_spec::runtime::{ExecCPUAffinity, Hook, LinuxCapabilities, PosixRlimit, Spec};
 use rustix::fs::{AtFlags, FileType, FlockOperation, StatxFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -65,6 +65,8 @@ pub(super) struct State {
     pub(super) rlimits: Option<Vec<PosixRlimit>>,
     #[serde(default)]
     pub(super) schedule: Schedule,
+    #[serde(default)]
+    pub(super) exec_cpu_affinity: Option<ExecCPUAffinity>,
     pub(super) keyring: bool,
     /// Its stdio is a pty of its own.
     #[serde(default)]

@@ -260,7 +260,7 @@ fn personality(domain: LinuxPersonalityDomain) -> u32 {
 }
 
 /// `None` if it is no list, or names a CPU that no kernel has.
-pub(super) fn cpu_set(list: &str) -> Option<CpuSet> {
+pub(crate) fn cpu_set(list: &str) -> Option<CpuSet> {
     let mut set = CpuSet::new();
     ranges(list, CpuSet::MAX_CPU - 1)?.into_iter().flatten().for_each(|cpu| set.set(cpu));
     Some(set)

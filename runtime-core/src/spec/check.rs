@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, LinuxSchedulerPolicy as Policy, Process, Scheduler, Spec};
 
 use super::{Error, ids};
+use crate::init::schedule::cpu_set;
 
 /// # Errors
 /// The first rule that the spec breaks.
@@ -130,6 +131,17 @@ pub(crate) fn check_process(process: &Process) -> Result<(), Error> {
     }
     if let Some(scheduler) = process.scheduler() {
         check_scheduler(scheduler)?;
+    }
+    // A container's first process is not concerned, but those of exec that take it over are.
+    if let Some(affinity) = process.exec_cpu_affinity() {
+        let lists = affinity.initial().iter().chain(affinity.cpu_affinity_final());
+        if let Some(list) = lists.filter(|list| !list.is_empty()).find(|list| cpu_set(list).is_none()) {
+            return Err(Error::Invalid {
+                field: "process.execCPUAffinity",
+                value: list.clone(),
+                expected: "a list of CPUs",
+            });
+        }
     }
     if let Some(adj) = process.oom_score_adj()
         && !(-1000..=1000).contains(&adj)

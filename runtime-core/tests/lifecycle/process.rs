@@ -108,21 +108,28 @@ fn scheduling_and_personality_are_the_specs() {
     bundle.spec["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 7});
     bundle.spec["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
     bundle.spec["linux"]["personality"] = json!({"domain": "LINUX32"});
+    bundle.spec["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "1"});
     let (container, running) = bundle.create().unwrap_or_else(|err| panic!("{}", crate::bundle::chain(&err)));
     container.start().unwrap();
     wait_for(&bundle.path().join("rootfs/tmp/up"));
     let machine = if cfg!(target_arch = "x86_64") { "i686" } else { "armv8l" };
     let expected = format!("{machine}\n7 3\nbest-effort: prio 6\nCpus_allowed_list:\t");
     let process = |affinity| {
-        json!({"user": {"uid": 0, "gid": 0}, "args": ["sh", "-c", look], "env": ["PATH=/bin"], "cwd": "/",
-            "execCPUAffinity": affinity})
+        let mut process =
+            json!({"user": {"uid": 0, "gid": 0}, "args": ["sh", "-c", look], "env": ["PATH=/bin"], "cwd": "/"});
+        if affinity != json!(null) {
+            process["execCPUAffinity"] = affinity;
+        }
+        process
     };
     let exec = |affinity| crate::bundle::exec(&container, process(affinity), false);
     let affine =
         exec(json!({"initial": "0", "final": "0"})).unwrap_or_else(|err| panic!("{}", crate::bundle::chain(&err)));
     assert_eq!(affine.finish(), (0, format!("{expected}0")));
-    // As runc has it, the initial CPUs stay where no final ones are named.
-    for (affinity, cpus) in [(json!({"initial": "1"}), "1"), (json!({"initial": "1", "final": "0"}), "0")] {
+    // As runc has it: a process that names none has the container's, and the initial CPUs stay where no final ones are named.
+    for (affinity, cpus) in
+        [(json!(null), "1"), (json!({"initial": "1"}), "1"), (json!({"initial": "1", "final": "0"}), "0")]
+    {
         let executed = exec(affinity).unwrap_or_else(|err| panic!("{}", crate::bundle::chain(&err)));
         assert_eq!(executed.finish(), (0, format!("{expected}{cpus}")));
     }

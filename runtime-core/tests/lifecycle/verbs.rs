@@ -243,6 +243,7 @@ fn what_is_wrong_with_a_spec_has_a_kind() {
             "priority",
         ),
         (("/process/scheduler", json!({"policy": "SCHED_ISO"})), ErrorKind::InvalidArgument, "scheduler"),
+        (("/process/execCPUAffinity", json!({"final": "3-1"})), ErrorKind::InvalidArgument, "execCPUAffinity"),
     ];
     for ((pointer, value), kind, text) in cases {
         let mut bundle = Bundle::new("true");
