@@ -1,6 +1,5 @@
 //! `create`: from a spec to an init that waits for the start.
 
-use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oci_spec::runtime::{Hook, Linux, LinuxNamespaceType, Process as ProcessSpec, Spec};
 
+use super::class::NewClass;
 use super::launch::{self, Launch, LentOrders};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State, hooks};
@@ -17,7 +17,6 @@ use crate::error::{InitError, InitErrorKind, RootfsError, SeccompError};
 use crate::fault::{self, Point};
 use crate::hooks::HookState;
 use crate::init::message::Environment;
-use crate::resctrl::Class;
 use crate::rootfs::{Plan, PlanOptions};
 use crate::{ContainerId, Error, Result, seccomp, spec};
 
@@ -39,23 +38,17 @@ pub(super) fn create(options: &CreateOptions) -> Result<(Container, Started)> {
     let namespaces = Namespaces::new(id, &options.spec)?;
     let cgroup = resolve_cgroup(options)?;
 
-    let class = linux.and_then(|linux| linux.intel_rdt().as_ref()).map(|spec| Class::new(id, spec)).transpose();
-    let class = class.map_err(resctrl(id))?;
+    let class = NewClass::new(id, linux)?;
 
     let directory = Directory::new(&options.root, id);
     let _making = directory.make()?;
     let cgroup = NewCgroup::new(id, &cgroup);
-    let class = class.as_ref();
-    let class_made = Cell::new(false);
-    let parts =
-        Parts { namespaces: &namespaces, cgroup: &cgroup, class, class_made: &class_made, directory: &directory };
+    let parts = Parts { namespaces: &namespaces, cgroup: &cgroup, class: &class, directory: &directory };
     build(options, process, &parts).map_err(|err| {
         let err = out_of_memory(err, &cgroup);
         // The init, if there was one, is gone: it is ended where its owner is dropped.
         let cgroup = cgroup.undo(|cgroup| cgroup.remove(ROLL_BACK));
-        // As with the cgroup: before it was made it was somebody else's.
-        let class = class.filter(|_| class_made.get()).map_or(Ok(()), Class::remove).map_err(resctrl(id));
-        let removed = cgroup.and(class).and(directory.remove());
+        let removed = cgroup.and(class.undo()).and(directory.remove());
         // A container that could not be made is destroyed as any other (OCI runtime, "Lifecycle", steps 12 and 13).
         run_poststop(id, &hooks(&options.spec, |hooks| hooks.poststop()), &stopped(options));
         match removed {
@@ -94,8 +87,7 @@ fn resolve_cgroup(options: &CreateOptions) -> Result<Cgroup> {
 struct Parts<'a> {
     namespaces: &'a Namespaces,
     cgroup: &'a NewCgroup<'a>,
-    class: Option<&'a Class>,
-    class_made: &'a Cell<bool>,
+    class: &'a NewClass<'a>,
     directory: &'a Directory,
 }
 
@@ -162,11 +154,6 @@ impl Deref for NewCgroup<'_> {
     }
 }
 
-fn resctrl(id: &ContainerId) -> impl Fn(crate::resctrl::Error) -> Error {
-    let id = id.clone();
-    move |err| Error::Resctrl { id: id.clone(), err }
-}
-
 /// An init that was killed is told apart from one that the kernel has killed for the spec's own limit.
 fn out_of_memory(err: Error, cgroup: &Cgroup) -> Error {
     match err {
@@ -201,13 +188,13 @@ fn stopped(options: &CreateOptions) -> HookState {
 
 fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>) -> Result<(Container, Started)> {
     let (id, spec) = (&options.id, &options.spec);
-    let Parts { namespaces, cgroup, class, class_made, directory } = *parts;
+    let Parts { namespaces, cgroup, class, directory } = *parts;
     fault::after(id, Point::Directory)?;
     let linux = spec.linux().as_ref();
     let process = process::resolve(id, process_spec, process::schedule(process_spec, linux), &options.stdio)?;
     let rootfs = plan(options, namespaces, cgroup)?;
     let mut state = new_state(options, &options.stdio, process_spec, namespaces, cgroup)?;
-    state.class = class.cloned();
+    state.class = class.get().cloned();
     if options.notify_socket {
         notify::make_directory(directory)?;
     }
@@ -220,8 +207,7 @@ fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>)
         cgroup.own(uid).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
     }
     fault::after(id, Point::Owner)?;
-    class.map_or(Ok(()), Class::create).map_err(resctrl(id))?;
-    class_made.set(true);
+    class.create()?;
     fault::after(id, Point::Class)?;
 
     let [prestart, create_runtime, create_container, start_container] = hooks_of(spec);
@@ -236,7 +222,7 @@ fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>)
             StartBy::Creator => None,
             StartBy::Anyone => Some(directory.bind_start_socket()?),
         },
-        class,
+        class: class.get(),
         preserve_fds: &options.preserve_fds,
     };
     let mut orders = LentOrders {

@@ -15,6 +15,7 @@
 //! owner, but for [`Container::status`], [`Container::pids`], [`Container::stats`] and [`Container::kill`].
 
 mod checkpoint;
+mod class;
 mod create;
 mod delete;
 mod exec;

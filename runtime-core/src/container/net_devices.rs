@@ -1,7 +1,8 @@
 //! Network devices of the host for the container (OCI config-linux, "Network Devices").
 //!
 //! They are moved before the init has its orders, so that every hook finds them, with their lasting addresses, and up. If
-//! the container cannot be made they go back; once it is made the kernel takes them back with the namespace's end.
+//! the container cannot be made they go back; once it is made the kernel takes them back with the namespace's end. A
+//! checkpoint does not carry them, and a restore moves the host's in again.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -30,6 +31,13 @@ struct Device {
     name_there: String,
     up: bool,
     addresses: Vec<Address>,
+}
+
+/// Whether all of them are here to be moved. Changes nothing.
+pub(super) fn check(id: &ContainerId, linux: Option<&Linux>) -> Result<()> {
+    let wanted = linux.and_then(|linux| linux.net_devices().as_ref()).into_iter().flatten();
+    let find = |name: &str| Netlink::open().and_then(|netlink| netlink.link(name)).map(drop);
+    wanted.map(|(name, _)| name).try_for_each(|name| find(name).map_err(|err| failure(id, "find", name, err)))
 }
 
 /// `None` without devices. `pid` is an init that waits for its orders.

@@ -22,7 +22,7 @@ use std::sync::Mutex;
 
 use criu::images::Images;
 use criu::{Answer, CgroupRoot, Common, Criu, Log, MINIMUM, Notification};
-use oci_spec::runtime::{Hook, Spec};
+use oci_spec::runtime::{Hook, Linux, Spec};
 
 use super::checkpoint::annotations::{self, Annotated};
 use super::checkpoint::input::{self, Carried};
@@ -34,8 +34,10 @@ use super::checkpoint::work::{Work, open_dir};
 use super::checkpoint::{
     self, CheckpointError, CriuOptions, External, RestoreOptions, aftermath, mounts, namespaces, phases, stdio, typed,
 };
+use super::class::NewClass;
 use super::create::{NewCgroup, ROLL_BACK, hooks_of, new_state};
 use super::namespaces::Namespaces;
+use super::net_devices::{self, Moved};
 use super::state::{self, Directory, InitId, State};
 use super::{Container, Started, Stdio, launch, notify};
 use crate::cgroup::Cgroup;
@@ -77,7 +79,7 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     let descriptors = images.descriptors.as_deref().unwrap_or_default();
     let stdio = stdio::settle(descriptors, files, &create.stdio);
     let stdio = stdio.and_then(|stdio| input::give(&unread, stdio)).map_err(failed(id))?;
-    let state = new_state(create, &stdio, process, &namespaces, &cgroup)?;
+    let mut state = new_state(create, &stdio, process, &namespaces, &cgroup)?;
     let directory = Directory::new(&create.root, id);
     let annotated = annotations::read(&state.annotations).map_err(failed(id))?;
     let external = [annotated.external_restore.as_slice(), &options.external].concat();
@@ -88,6 +90,12 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
         notify::add_to(&mut spec, directory.path());
     }
     let plan = checkpoint::plan(&create.bundle, &spec, &cgroup).map_err(failed(id))?;
+    let linux = create.spec.linux().as_ref();
+    let class = NewClass::new(id, linux)?;
+    state.class = class.get().cloned();
+    net_devices::check(id, linux)?;
+    let criu_options = criu_options(options, &annotated, manifest.as_ref());
+    network::check_devices(&create.spec, criu_options.empty_net_ns).map_err(failed(id))?;
 
     let _making = directory.make()?;
     let cgroup = NewCgroup::new(id, &cgroup);
@@ -103,14 +111,17 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
         external,
         stdio,
         criu,
+        criu_options,
+        namespaces: &namespaces,
         cgroup,
+        class: &class,
         plan,
         notify,
         directory,
     };
     restore.run(state).map_err(|err| {
         let undone = cgroup.undo(|cgroup| cgroup.kill(ROLL_BACK).and_then(|()| cgroup.remove(ROLL_BACK)));
-        match undone.and(directory.remove()) {
+        match undone.and(class.undo()).and(directory.remove()) {
             Ok(()) => err,
             Err(roll_back) => Error::RollBack { err: Box::new(err), roll_back: Box::new(roll_back) },
         }
@@ -160,7 +171,10 @@ struct Restore<'a> {
     external: Vec<External>,
     stdio: Stdio,
     criu: Criu,
+    criu_options: CriuOptions,
+    namespaces: &'a Namespaces,
     cgroup: &'a NewCgroup<'a>,
+    class: &'a NewClass<'a>,
     plan: Plan,
     /// The container has a socket for sd_notify(3).
     notify: bool,
@@ -171,6 +185,11 @@ struct Restore<'a> {
 struct Arriving<'a> {
     id: &'a ContainerId,
     directory: &'a Directory,
+    class: &'a NewClass<'a>,
+    namespaces: &'a Namespaces,
+    linux: Option<&'a Linux>,
+    /// Go back when the process has been ended.
+    devices: Option<Moved>,
     state: State,
     /// Typed into the terminal that was, and not read.
     typed: &'a [u8],
@@ -194,18 +213,23 @@ impl Restore<'_> {
         }
         self.plan.make_mount_points().map_err(|err| Error::Rootfs { id: self.id.clone(), err: RootfsError(err) })?;
         self.cgroup.create(&create.spec)?;
+        self.class.create()?;
 
         let [prestart, create_runtime, ..] = hooks_of(&create.spec);
         let mut arriving = Arriving {
             id: self.id,
             directory: self.directory,
+            class: self.class,
+            namespaces: self.namespaces,
+            linux: create.spec.linux().as_ref(),
+            devices: None,
             state,
             typed: &self.unread.taken,
             terminal: match &create.stdio {
                 Stdio::Terminal => self.images.descriptors.iter().flatten().map(String::as_str).next().or(Some("")),
                 Stdio::Fds { .. } => None,
             },
-            loopback: self.criu_options().empty_net_ns && network::is_own(&create.spec),
+            loopback: self.criu_options.empty_net_ns && network::is_own(&create.spec),
             prestart,
             create_runtime,
             child: None,
@@ -213,14 +237,18 @@ impl Restore<'_> {
         };
         let restored = self.run_criu(&mut arriving);
         let result = restored.and_then(|pid| arriving.finish(pid)).and_then(|()| self.cgroup.occupied());
-        let (state, child, console) = match result {
+        let (state, child, console, devices) = match result {
             Ok(()) => arriving.into_parts(self.id)?,
             Err(err) => {
                 arriving.end();
                 return Err(err);
             }
         };
-        self.container(state, child, console)
+        let restored = self.container(state, child, console)?;
+        if let Some(devices) = devices {
+            devices.keep();
+        }
+        Ok(restored)
     }
 
     fn container(&self, state: State, child: Child, console: Option<OwnedFd>) -> Result<(Container, Started)> {
@@ -301,7 +329,7 @@ impl Restore<'_> {
             None => mounts::as_runc_names(&self.plan, self.cgroup),
         };
         mounts::add(&self.external, &mut common);
-        self.criu_options().apply(&mut common);
+        self.criu_options.apply(&mut common);
 
         let namespaces = self.manifest.as_ref().map(|manifest| manifest.namespaces.as_slice()).unwrap_or_default();
         let joined = namespaces::to_join(&create.spec, namespaces)?;
@@ -317,14 +345,15 @@ impl Restore<'_> {
         request.inherit_fds.extend(stdio::inherit(descriptors, files, &self.stdio)?);
         Ok(request)
     }
+}
 
-    fn criu_options(&self) -> CriuOptions {
-        let recorded = match &self.manifest {
-            Some(manifest) => manifest.options.clone(),
-            None => CriuOptions { empty_net_ns: !is_in_images(&self.options.image_dir), ..CriuOptions::default() },
-        };
-        self.options.criu.over(&self.annotated.criu).over(&recorded)
-    }
+/// What is told now, over what was told at the checkpoint.
+fn criu_options(options: &RestoreOptions, annotated: &Annotated, manifest: Option<&Manifest>) -> CriuOptions {
+    let recorded = match manifest {
+        Some(manifest) => manifest.options.clone(),
+        None => CriuOptions { empty_net_ns: !is_in_images(&options.image_dir), ..CriuOptions::default() },
+    };
+    options.criu.over(&annotated.criu).over(&recorded)
 }
 
 impl Arriving<'_> {
@@ -352,6 +381,9 @@ impl Arriving<'_> {
         self.child = Some(child);
         let start_time = state::start_time(pid).map_err(system("read the restored process's start time"))?;
         self.state.init = Some(InitId { pid, start_time });
+        // Its children come into the class with it.
+        self.class.join(pid)?;
+        self.devices = net_devices::move_in(self.id, self.linux, self.namespaces, pid)?;
         let hook_state = self.state.hook_state("creating");
         crate::hooks::run("prestart", &self.prestart, &hook_state)
             .and_then(|()| crate::hooks::run("createRuntime", &self.create_runtime, &hook_state))
@@ -386,9 +418,9 @@ impl Arriving<'_> {
         }
     }
 
-    fn into_parts(self, id: &ContainerId) -> Result<(State, Child, Option<OwnedFd>)> {
+    fn into_parts(self, id: &ContainerId) -> Result<(State, Child, Option<OwnedFd>, Option<Moved>)> {
         let child = self.child.ok_or_else(|| Error::NotRunning { id: id.clone() })?;
-        Ok((self.state, child, self.console))
+        Ok((self.state, child, self.console, self.devices))
     }
 
     /// Ends and reaps the root process; the cgroup's other processes are the caller's.
@@ -396,6 +428,7 @@ impl Arriving<'_> {
         if let Some(child) = self.child.take() {
             end(&child);
         }
+        drop(self.devices.take());
     }
 }
 

@@ -8,6 +8,7 @@ mod chains;
 mod criu_killed;
 mod failures;
 mod forks;
+mod host_devices;
 mod killed;
 mod kinds;
 mod memory;
@@ -45,6 +46,7 @@ fn main() {
         chains::TESTS,
         failures::TESTS,
         forks::TESTS,
+        host_devices::TESTS,
         memory::TESTS,
         killed::TESTS,
         criu_killed::TESTS,

@@ -51,6 +51,11 @@ pub enum CheckpointError {
     #[error("the checkpoint needs an external {kind} namespace, and the spec names no path for one")]
     MissingNamespace { kind: &'static str },
 
+    #[error(
+        "linux.netDevices moves devices into the container's network namespace, and the images have one with devices of its own"
+    )]
+    NetDevices,
+
     #[error("CRIU cannot restore the id-mapped mount on {}", .0.display())]
     IdMapped(PathBuf),
 

@@ -11,6 +11,7 @@ use std::path::Path;
 use nix::sched::{CloneFlags, setns};
 use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
 
+use super::CheckpointError;
 use crate::Pid;
 use crate::spec::given_path;
 
@@ -28,7 +29,7 @@ pub(crate) fn leave_empty(spec: &Spec, pid: Pid) -> bool {
     let net = Path::new(&net);
     match only_loopback(net) {
         // A device of another kind than CRIU knows, or one end of a veth pair: what put it there is to do so again.
-        Some(false) => has_hooks(spec),
+        Some(false) => has_hooks(spec) || has_devices(spec),
         Some(true) => !may_configure(spec) && SOCKETS.iter().all(|table| is_empty(&net.join(table))),
         None => false,
     }
@@ -73,6 +74,20 @@ fn may_configure(spec: &Spec) -> bool {
     let sysctl = spec.linux().iter().flat_map(|linux| linux.sysctl().iter().flatten());
     bounding.is_some_and(|bounding| bounding.contains(&Capability::NetAdmin))
         || sysctl.into_iter().any(|(name, _)| name.starts_with("net.") || name.starts_with("net/"))
+}
+
+/// The spec names devices of the host's for the container.
+fn has_devices(spec: &Spec) -> bool {
+    let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
+    devices.is_some_and(|devices| !devices.is_empty())
+}
+
+/// CRIU would make the devices that are in the images anew, beside the host's of the spec.
+pub(in crate::container) fn check_devices(spec: &Spec, empty: bool) -> Result<(), CheckpointError> {
+    match has_devices(spec) && is_own(spec) && !empty {
+        true => Err(CheckpointError::NetDevices),
+        false => Ok(()),
+    }
 }
 
 #[allow(deprecated, reason = "prestart hooks are deprecated and in wide use")]

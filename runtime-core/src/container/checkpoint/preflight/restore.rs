@@ -10,8 +10,9 @@ use super::report::{Kind, Report};
 use crate::cgroup::Cgroup;
 use crate::container::checkpoint::manifest::{Manifest, digest};
 use crate::container::checkpoint::mounts::From;
-use crate::container::checkpoint::{self, CheckpointError, inventory, namespaces};
-use crate::container::notify;
+use crate::container::checkpoint::{self, CheckpointError, inventory, namespaces, network};
+use crate::container::class::NewClass;
+use crate::container::{net_devices, notify};
 use crate::error::chain;
 use crate::{ContainerId, Error, Result};
 
@@ -55,6 +56,7 @@ pub(in crate::container) fn check(asked: &RestoreCheck<'_>) -> Result<Report> {
     check_spec(asked, &manifest, &mut report);
     check_rootfs(asked, &manifest, &mut report);
     check_mounts(asked, &manifest, &mut report)?;
+    check_host_devices(asked, &manifest, &mut report);
     let from = HostDescription::recorded(&manifest.host, &manifest.criu);
     host::compare(&from, &HostDescription::of_this_machine(), &mut report);
     if let Err(err) = namespaces::to_join(asked.spec, &manifest.namespaces) {
@@ -114,6 +116,25 @@ fn check_rootfs(asked: &RestoreCheck<'_>, manifest: &Manifest, report: &mut Repo
 fn rootfs_refused(what: String, report: &mut Report) {
     let why = "a process maps the program that it runs again";
     report.refuse(Kind::Rootfs, None, what, why, "restore on the same root filesystem");
+}
+
+/// What the container is to have of the host's, beside mounts.
+fn check_host_devices(asked: &RestoreCheck<'_>, manifest: &Manifest, report: &mut Report) {
+    let linux = asked.spec.linux().as_ref();
+    let mut refuse = |what: &str, err: &Error, remedy: &str| {
+        report.refuse(Kind::Spec, None, what.to_owned(), &chain(err), remedy);
+    };
+    let carried = network::check_devices(asked.spec, manifest.options.empty_net_ns).map_err(|err| Error::Checkpoint {
+        id: asked.id.clone(),
+        operation: "restore",
+        err,
+    });
+    if let Err(err) = carried.and_then(|()| net_devices::check(asked.id, linux)) {
+        refuse("linux.netDevices", &err, "give this host the devices, or restore without them in the spec");
+    }
+    if let Err(err) = NewClass::new(asked.id, linux) {
+        refuse("linux.intelRdt", &err, "restore on a host that has it, or without it in the spec");
+    }
 }
 
 fn check_mounts(asked: &RestoreCheck<'_>, manifest: &Manifest, report: &mut Report) -> Result<()> {
