@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::checkpoint::aftermath;
 use super::create::run_poststop;
 use super::kill::{DEADLINE, system, thaw_frozen};
 use super::{Container, Status};
@@ -29,6 +30,7 @@ pub(super) fn delete(container: &Container, force: bool) -> Result<()> {
     cgroup.remove(DEADLINE).map_err(container.cgroup_failed())?;
     let class = container.state.class.as_ref().map_or(Ok(()), Class::remove);
     class.map_err(|err| Error::Resctrl { id: container.id().clone(), err })?;
+    aftermath::unlock_left(container);
     run_poststop(container.id(), &container.state.poststop, &container.state.hook_state("stopped"));
     container.directory.remove()
 }

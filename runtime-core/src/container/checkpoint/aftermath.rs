@@ -21,7 +21,9 @@ use criu::{Answer, Notification};
 use nix::sched::{CloneFlags, setns};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::netfilter;
+use super::dump::LOG;
+use super::work::OURS;
+use super::{netfilter, network};
 use crate::Pid;
 use crate::container::Container;
 use crate::container::kill::DEADLINE;
@@ -36,12 +38,21 @@ pub(super) struct Aftermath<'a> {
     container: &'a Container,
     /// The init's network namespace: the init may not survive.
     network: Option<File>,
+    init: Option<Pid>,
 }
 
 impl<'a> Aftermath<'a> {
     pub(super) fn new(container: &'a Container) -> Self {
         let open = |pid: Pid| File::open(format!("/proc/{pid}/ns/net")).ok();
-        Self { container, network: container.pid().and_then(open) }
+        let init = container.pid();
+        Self { container, network: init.and_then(open), init }
+    }
+
+    /// After a dump that ended the container for good: the network that it had joined is unlocked for its others.
+    pub(super) fn leave(&self, log: &Path) {
+        if let Err(err) = self.unlock(log) {
+            self.warn("unlock the network", &err);
+        }
     }
 
     /// The notifications of the dump, and what comes before its CRIU is killed.
@@ -82,7 +93,7 @@ impl<'a> Aftermath<'a> {
 
     /// In the network namespace of the container.
     fn unlock(&self, log: &Path) -> io::Result<()> {
-        let (Some(network), Some(init)) = (&self.network, self.container.pid()) else { return Ok(()) };
+        let (Some(network), Some(init)) = (&self.network, self.init) else { return Ok(()) };
         let names = table_names(criu::logged_run_ids(log), init);
         // A thread for it alone, which joins the namespace and ends in it.
         std::thread::scope(|scope| {
@@ -96,8 +107,18 @@ impl<'a> Aftermath<'a> {
     }
 
     fn warn(&self, what: &str, err: &(dyn std::error::Error + 'static)) {
-        tracing::warn!(id = %self.container.id(), err, what, "after a failed dump");
+        tracing::warn!(id = %self.container.id(), err, what, "after a dump");
     }
+}
+
+/// Before a container is deleted: unlocks the network that it has joined, if the process that dumped it was killed and has left
+/// CRIU's log.
+pub(in crate::container) fn unlock_left(container: &Container) {
+    let log = container.directory.path().join(OURS).join(LOG);
+    let Some(init) = container.state.init.as_ref().filter(|_| log.exists()) else { return };
+    let joined = crate::spec::load_file(&container.state.config()).ok().and_then(|spec| network::joined(&spec));
+    let network = joined.and_then(|path| File::open(path).ok());
+    Aftermath { container, network, init: Some(init.pid) }.leave(&log);
 }
 
 /// After a restore that failed: the mounts are gone with CRIU's mount namespace, and the directory that they were on is empty.

@@ -31,7 +31,7 @@ use super::{
 use crate::container::{Container, Status, notify};
 use crate::{Error, Pid, Result, Signal};
 
-const LOG: &str = "dump.log";
+pub(super) const LOG: &str = "dump.log";
 
 /// As runc: warnings are not enough to find out what went wrong, and the log is small beside the pages.
 const LOG_LEVEL: i32 = 4;
@@ -225,8 +225,11 @@ impl Dump<'_> {
         }
         let aftermath = Aftermath::new(self.container);
         let dumped = worker.run(&mut aftermath.around(notify), self.options.limit);
-        if dumped.is_err() {
-            aftermath.take_back(&self.work.path().join(LOG));
+        match &dumped {
+            Err(_) => aftermath.take_back(&self.work.path().join(LOG)),
+            // CRIU leaves the lock to a restore, which takes place elsewhere.
+            Ok(_) if self.options.holder.is_some() => aftermath.leave(&self.work.path().join(LOG)),
+            Ok(_) => {}
         }
         settle(self.container, self.paused && (dumped.is_err() || !ends));
         // The container is as it shall be.

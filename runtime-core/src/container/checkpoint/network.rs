@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
 use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
@@ -41,6 +41,13 @@ pub(crate) fn is_own(spec: &Spec) -> bool {
     namespaces
         .filter(|namespace| namespace.typ() == LinuxNamespaceType::Network)
         .any(|namespace| given_path(namespace.path()).is_none())
+}
+
+/// The path of the network namespace that the container has joined, if it has joined one.
+pub(super) fn joined(spec: &Spec) -> Option<PathBuf> {
+    let namespaces = spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
+    let mut network = namespaces.filter(|namespace| namespace.typ() == LinuxNamespaceType::Network);
+    network.find_map(|namespace| given_path(namespace.path()).map(Into::into))
 }
 
 /// Images of another runtime say it by what is missing in them.
@@ -130,7 +137,10 @@ mod tests {
     #[test]
     fn a_namespace_by_path_is_not_the_containers_own() {
         assert!(is_own(&spec(r#"{"type":"network"}"#, "", "")));
-        assert!(!is_own(&spec(r#"{"type":"network","path":"/run/netns/a"}"#, "", "")));
+        let by_path = spec(r#"{"type":"network","path":"/run/netns/a"}"#, "", "");
+        assert!(!is_own(&by_path));
+        assert_eq!(joined(&by_path), Some(PathBuf::from("/run/netns/a")));
+        assert_eq!(joined(&spec(r#"{"type":"network"}"#, "", "")), None);
         assert!(!is_own(&spec(r#"{"type":"pid"}"#, "", "")));
     }
 

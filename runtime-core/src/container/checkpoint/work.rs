@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::CheckpointError;
 
+/// In a container's directory, if nobody gives another.
+pub(super) const OURS: &str = "criu";
+
 /// Removed when it is dropped, unless it is the user's own.
 #[derive(Debug)]
 pub(crate) struct Work {
@@ -19,7 +22,7 @@ impl Work {
     pub(crate) fn new(given: Option<&Path>, state_dir: &Path) -> Result<Self, CheckpointError> {
         let (path, ours) = match given {
             Some(path) => (path.to_owned(), false),
-            None => (state_dir.join("criu"), true),
+            None => (state_dir.join(OURS), true),
         };
         make_dir(&path)?;
         Ok(Self { path, ours })
