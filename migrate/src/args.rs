@@ -135,6 +135,19 @@ pub(crate) struct To {
     /// Where the journals of migrations and the images are
     #[arg(long, value_name = "DIR", default_value = STATE)]
     state: PathBuf,
+
+    #[command(flatten)]
+    network: Network,
+}
+
+/// What moves a container's address; the same on both sides.
+#[derive(Debug, clap::Args)]
+struct Network {
+    /// An executable that moves the container's address; with ssh, the same path at the destination
+    ///
+    /// It is called at named moments, with JSON on standard input: see migrate/NETWORK-HOOK.md.
+    #[arg(long, value_name = "EXECUTABLE")]
+    network_hook: Option<PathBuf>,
 }
 
 impl To {
@@ -153,6 +166,7 @@ impl To {
             dry_run: self.dry_run,
             pace: self.bandwidth_limit,
             compress: self.compress,
+            network_hook: self.network.network_hook,
         };
         let report = migrate::migrate(options).await?;
         if self.json {
@@ -181,11 +195,15 @@ pub(crate) struct ReceiveCommand {
     /// Where the journals of migrations and the images are
     #[arg(long, value_name = "DIR", default_value = STATE)]
     state: PathBuf,
+
+    #[command(flatten)]
+    network: Network,
 }
 
 impl ReceiveCommand {
     pub(crate) async fn run(self) -> Result<ExitCode, Error> {
-        let options = Receive { containerd: self.containerd.resolve(), state: self.state };
+        let network_hook = self.network.network_hook;
+        let options = Receive { containerd: self.containerd.resolve(), state: self.state, network_hook };
         migrate::receive(options, self.listen).await?;
         Ok(ExitCode::SUCCESS)
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::frame::FrameError;
+use crate::network::HookError;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -104,6 +105,13 @@ pub enum Error {
     Busy { id: String },
     #[error("a migration of container {id} was not brought to its end: `rtc migrate recover` first")]
     Unrecovered { id: String },
+    #[error("the network hook {} at {moment}", executable.display())]
+    NetworkHook {
+        executable: PathBuf,
+        moment: String,
+        #[source]
+        err: HookError,
+    },
     /// Source and destination may both have it, so that neither is ended.
     #[error(
         "it is not known whether the destination runs container {id}: it stays frozen here until `rtc migrate recover` \

@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::network::{Hook, Moment};
 
 const JOURNAL: &str = "journal.json";
 const LOCK: &str = "lock";
@@ -81,6 +82,18 @@ pub(crate) struct Record {
     pub(crate) made_snapshot: bool,
     #[serde(default)]
     pub(crate) made_container: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network_hook: Option<Hook>,
+}
+
+impl Record {
+    /// Calls the network hook, if there is one.
+    pub(crate) async fn at(&self, moment: Moment) -> Result<()> {
+        match &self.network_hook {
+            Some(hook) => hook.call(self, moment).await.map(drop),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A migration on disk that this process works on.
@@ -268,27 +281,31 @@ fn write(directory: &Path, record: &Record) -> Result<()> {
     synced.map_err(Error::file("sync", directory))
 }
 
+/// A record for tests.
+#[cfg(test)]
+pub(crate) fn example(role: Role, stage: Stage) -> Record {
+    Record {
+        role,
+        stage,
+        migration: "m1".to_owned(),
+        id: "web".to_owned(),
+        namespace: "default".to_owned(),
+        containerd: "/run/containerd/containerd.sock".into(),
+        snapshotter: "overlayfs".to_owned(),
+        snapshot_key: "web".to_owned(),
+        target: String::new(),
+        pid: 7,
+        keep_source: false,
+        made_snapshot: false,
+        made_container: false,
+        network_hook: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::example as record;
     use super::*;
-
-    fn record(role: Role, stage: Stage) -> Record {
-        Record {
-            role,
-            stage,
-            migration: "m1".to_owned(),
-            id: "web".to_owned(),
-            namespace: "default".to_owned(),
-            containerd: "/run/containerd/containerd.sock".into(),
-            snapshotter: "overlayfs".to_owned(),
-            snapshot_key: "web".to_owned(),
-            target: String::new(),
-            pid: 7,
-            keep_source: false,
-            made_snapshot: false,
-            made_container: false,
-        }
-    }
 
     #[test]
     fn one_process_works_on_a_migration() {

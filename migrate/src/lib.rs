@@ -4,7 +4,7 @@
 //! - `wire`, `frame`, `link`: what they tell one another, its form, and the connection. `target`: where the other side is.
 //! - `containerd`: the client of its API. `shim`: the client of the migration service of the container's shim.
 //! - `image`: which blobs an image has. `tree`: directories, such as a writable layer, sent and received.
-//! - `spec`: what of the container's specification differs at the destination.
+//! - `spec`: what of the container's specification differs at the destination. `network`: how its address follows it.
 
 mod containerd;
 mod destination;
@@ -15,6 +15,7 @@ pub mod fuzzing;
 mod image;
 mod journal;
 mod link;
+mod network;
 mod node;
 mod recover;
 mod report;

@@ -19,6 +19,7 @@ use crate::containerd::{Address, Containerd};
 use crate::destination::clean;
 use crate::error::{Error, Result};
 use crate::journal::{self, Journal, Record, Role, Stage};
+use crate::network::Moment;
 use crate::shim::Shim;
 use crate::source;
 
@@ -142,10 +143,15 @@ async fn source_side(mut journal: Journal) -> Result<Done> {
         Stage::Committed => {}
         _ => return resume(shim, journal).await,
     }
+    let mut problems: Vec<String> = source::release(journal.record()).await.into_iter().collect();
     source::let_go(&containerd, shim.as_ref(), &journal).await?;
-    if let Err(err) = source::tell(&journal).await {
+    match source::tell(&journal).await {
+        Ok(theirs) => problems.extend(theirs),
         // It then keeps its journal.
-        tracing::warn!(err = err.chain(), "tell the destination");
+        Err(err) => tracing::warn!(err = err.chain(), "tell the destination"),
+    }
+    for problem in problems {
+        tracing::warn!(id = record.id, problem, "a container that has moved");
     }
     journal.remove()?;
     Ok(Done::RunsThere)
@@ -169,6 +175,9 @@ async fn resume(shim: Option<Shim>, journal: Journal) -> Result<Done> {
                 if status.code() == ttrpc::Code::FAILED_PRECONDITION => {}
             aborted => aborted?,
         }
+    }
+    if journal.record().stage != Stage::Copying {
+        journal.record().at(Moment::Aborted).await?;
     }
     journal.remove()?;
     Ok(Done::RunsHere)

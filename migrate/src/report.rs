@@ -29,6 +29,8 @@ pub struct Report {
     pub transfer_us: u64,
     /// Of the pause, as the destination saw it: from the permission to start it until it ran.
     pub restore_us: u64,
+    /// What has failed after the container ran at the destination, where it stays.
+    pub problems: Vec<String>,
 }
 
 impl fmt::Display for Report {
@@ -56,7 +58,8 @@ impl fmt::Display for Report {
             time(self.dump_us),
             time(self.transfer_us),
             time(self.restore_us),
-        )
+        )?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\nbut {problem}"))
     }
 }
 

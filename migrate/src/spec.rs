@@ -78,6 +78,14 @@ pub(crate) fn adapt(id: &str, spec: &mut Value, maps: &[MapMount], netns: Option
     Ok(())
 }
 
+/// The network namespace that the container joins, if it joins one.
+pub(crate) fn network(spec: &Value) -> Option<PathBuf> {
+    let namespaces = spec.pointer("/linux/namespaces").and_then(Value::as_array);
+    let mut all = namespaces.into_iter().flatten();
+    let network = all.find(|namespace| namespace.get("type").and_then(Value::as_str) == Some("network"))?;
+    network.get("path").and_then(Value::as_str).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// Paths of this host that the specification names, and that are not there.
 pub(crate) fn missing(spec: &Value) -> Vec<String> {
     let mounts = spec.pointer("/mounts").and_then(Value::as_array);
@@ -120,6 +128,7 @@ mod tests {
         assert_eq!(spec.pointer("/mounts/0/source").unwrap(), "proc");
         assert_eq!(spec.pointer("/linux/namespaces/1/path").unwrap(), "/run/netns/b");
         assert_eq!(missing(&spec), ["/mnt/volumes/web", "/run/netns/b"]);
+        assert_eq!(network(&spec), Some("/run/netns/b".into()));
     }
 
     #[test]

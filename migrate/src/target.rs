@@ -13,6 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::error::{Error, Result};
+use crate::journal::Record;
 use crate::link::Stream;
 
 /// A destination.
@@ -54,28 +55,34 @@ impl fmt::Display for Target {
     }
 }
 
-impl Target {
-    /// `namespace` is the container's, which is the same on both sides.
-    pub(crate) async fn connect(&self, namespace: &str) -> Result<Box<dyn Stream>> {
-        let failed = |err| Error::Connect { target: self.to_string(), err };
-        match self {
-            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
-            Self::Ssh { node, port } => Ok(Box::new(ssh(node, *port, namespace).map_err(failed)?)),
-        }
+/// To the destination of a migration.
+pub(crate) async fn connect(record: &Record) -> Result<Box<dyn Stream>> {
+    let failed = |err| Error::Connect { target: record.target.clone(), err };
+    match record.target.parse()? {
+        Target::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
+        Target::Ssh { node, port } => Ok(Box::new(ssh(&node, port, record).map_err(failed)?)),
     }
 }
 
-fn ssh(node: &str, port: Option<u16>, namespace: &str) -> io::Result<Remote> {
+fn ssh(node: &str, port: Option<u16>, record: &Record) -> io::Result<Remote> {
     let mut command = Command::new("ssh");
     if let Some(port) = port {
         command.args(["-p", &port.to_string()]);
     }
-    command.args([node, "rtc", "migrate", "receive", "--stdio", "--namespace", namespace]);
+    command.args([node, "rtc", "migrate", "receive", "--stdio", "--namespace", &record.namespace]);
+    if let Some(hook) = &record.network_hook {
+        command.arg("--network-hook").arg(quoted(&hook.executable));
+    }
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     match (child.stdout.take(), child.stdin.take()) {
         (Some(stdout), Some(stdin)) => Ok(Remote { streams: tokio::io::join(stdout, stdin), _child: child }),
         _ => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
     }
+}
+
+/// ssh hands its words to a shell at the other side.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
 }
 
 /// A program's standard streams.
@@ -153,6 +160,11 @@ mod tests {
         for text in ["unix:///run/rtc.sock", "ssh://node-b", "ssh://root@node-b:2222"] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_remote_shell_takes_a_path_as_it_is() {
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 
     #[test]

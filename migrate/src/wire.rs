@@ -18,6 +18,7 @@
 //!   ── journal: restoring ──
 //!   Restore ────────────────────────────────────>  journal: starting; restores through containerd; journal: started
 //!          <───────────────────────────── Started
+//!   Packets* ───────────────────────────────────>  what has come to the source meanwhile
 //!   ── journal: committed; the processes end ──
 //!   Finish ─────────────────────────────────────>  forgets its journal
 //!          <──────────────────────────── Finished

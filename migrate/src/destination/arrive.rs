@@ -9,6 +9,7 @@ use proto::containerd::services::images::v1::Image;
 use proto::containerd::types::{Descriptor, Mount};
 use proto::stream::message::Kind as Message;
 use proto::stream::{self, Offer, Ready, Tree, TreeDone, Want};
+use serde_json::Value;
 use tokio::task::block_in_place;
 
 use super::Receive;
@@ -16,6 +17,7 @@ use crate::containerd::{Containerd, writable_layer};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Record, Role, Stage};
 use crate::link::{Incoming, Link};
+use crate::network::{Gate, Hook, Moment};
 use crate::node::{Host, free_space};
 use crate::wire::unexpected;
 use crate::{image, spec, tree};
@@ -56,7 +58,7 @@ impl Arrival {
         }
         let arrival = Self { containerd, offer, container, migration };
         arrival.check_image().await?;
-        arrival.check_host(&options.state)?;
+        arrival.check_host(options)?;
         Ok(arrival)
     }
 
@@ -72,21 +74,34 @@ impl Arrival {
         }
     }
 
-    fn check_host(&self, state: &Path) -> Result<()> {
+    fn spec(&self) -> Result<Value> {
         let json = self.container.spec.as_ref().map(|spec| spec.value.as_slice()).unwrap_or_default();
         let what = format!("the specification of container {}", self.offer.id);
-        let json = serde_json::from_slice(json).map_err(|err| Error::Json { what, err })?;
-        let missing = spec::missing(&json);
-        if !missing.is_empty() {
-            let list = missing.join(", ");
-            return Err(Error::Destination(format!("what the container mounts or joins is not there: {list}")));
+        serde_json::from_slice(json).map_err(|err| Error::Json { what, err })
+    }
+
+    /// Whether all that the container's specification names is here, but for what is still to be made.
+    fn check_paths(&self, to_come: Option<&Path>) -> Result<()> {
+        let mut missing = spec::missing(&self.spec()?);
+        missing.retain(|path| to_come != Some(Path::new(path)));
+        if missing.is_empty() {
+            return Ok(());
         }
+        let list = missing.join(", ");
+        Err(Error::Destination(format!("what the container mounts or joins is not there: {list}")))
+    }
+
+    fn check_host(&self, options: &Receive) -> Result<()> {
+        // The hook makes the network namespace, if there is a hook.
+        let netns = spec::network(&self.spec()?).filter(|_| options.network_hook.is_some());
+        self.check_paths(netns.as_deref())?;
+        let state = options.state.as_path();
         std::fs::create_dir_all(state).map_err(Error::file("make directory", state))?;
         check_space(state, self.offer.memory_bytes)
     }
 
-    pub(super) fn record(&self, options: &Receive) -> Record {
-        Record {
+    pub(super) fn record(&self, options: &Receive) -> Result<Record> {
+        Ok(Record {
             role: Role::Destination,
             stage: Stage::Receiving,
             migration: self.migration.clone(),
@@ -100,7 +115,29 @@ impl Arrival {
             keep_source: false,
             made_snapshot: false,
             made_container: false,
+            network_hook: self.hook(options)?,
+        })
+    }
+
+    fn hook(&self, options: &Receive) -> Result<Option<Hook>> {
+        let Some(executable) = &options.network_hook else { return Ok(None) };
+        let mut hook = Hook::new(executable, spec::network(&self.spec()?))?;
+        if !self.offer.network.is_empty() {
+            let what = "what the source's network hook says".to_owned();
+            hook.data = serde_json::from_str(&self.offer.network).map_err(|err| Error::Json { what, err })?;
         }
+        Ok(Some(hook))
+    }
+
+    /// Of the network namespace that the container joins, if it joins one.
+    pub(super) fn close_gate(&self) -> Result<Option<Gate>> {
+        spec::network(&self.spec()?).map(|path| Gate::close(&path, &self.migration)).transpose()
+    }
+
+    /// The network that the container is to join.
+    pub(super) async fn prepare_network(&self, journal: &Journal) -> Result<()> {
+        journal.record().at(Moment::Prepare).await?;
+        self.check_paths(None)
     }
 
     /// Which blobs are to be sent: none if the image is here and unpacked.

@@ -6,6 +6,7 @@ use super::arrive::lease;
 use crate::containerd::Containerd;
 use crate::error::Result;
 use crate::journal::Journal;
+use crate::network::Moment;
 use crate::stdio;
 
 /// All but the journal, and the image, which another container may use by now. May be called again.
@@ -26,6 +27,7 @@ pub(crate) async fn clean(containerd: &Containerd, journal: &Journal) -> Result<
     if record.made_snapshot {
         containerd.remove_snapshot(&record.snapshotter, &record.snapshot_key).await?;
     }
+    record.at(Moment::Aborted).await?;
     stdio::remove(&record.migration)?;
     containerd.end_lease(&lease(&record.migration)).await
 }

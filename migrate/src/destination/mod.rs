@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use proto::stream::message::Kind as Message;
 use proto::stream::{Failed, Finished, Offer, Outcome, Welcome, outcome};
+use tokio::task::block_in_place;
 use tokio::time::sleep;
 
 use crate::containerd::{Address, Containerd};
 use crate::error::{Error, Result};
 use crate::journal::{self, Asked, Journal, Stage};
 use crate::link::{Link, Stream};
+use crate::network::{Moment, Opened, Segment};
 use crate::node::{self, Host};
 use crate::target::{Listener, Target};
 use crate::wire::{self, awaited};
@@ -35,6 +37,8 @@ pub struct Receive {
     pub containerd: Address,
     /// Where the journals and the images are.
     pub state: PathBuf,
+    /// An executable that moves the containers' addresses.
+    pub network_hook: Option<PathBuf>,
 }
 
 /// Serves one migration on standard input and output, or any number of them on a socket, until it is interrupted.
@@ -107,7 +111,7 @@ async fn converse(options: &Receive, link: &mut Link) -> Result<()> {
     // Whether it can do without is the source's to say.
     let criu = node::criu_version().await.inspect_err(|err| tracing::warn!("{}", err.chain())).unwrap_or_default();
     let software = node::software();
-    link.send(Message::Welcome(Welcome { version, software, architecture, kernel, criu })).await?;
+    link.send(Message::Welcome(Welcome { version, software, architecture, kernel, criu, takes_packets: true })).await?;
     match link.message().await? {
         Message::Offer(offer) => take(options, link, offer, hello.migration).await,
         Message::Query(_) => {
@@ -131,16 +135,21 @@ async fn take(options: &Receive, link: &mut Link, offer: Offer, migration: Strin
         link.send(Message::Want(arrival.want().await?)).await?;
         return Ok(());
     }
-    let mut journal = Journal::create(&options.state, arrival.record(options))?;
+    let mut journal = Journal::create(&options.state, arrival.record(options)?)?;
     let started = async {
+        arrival.prepare_network(&journal).await?;
         arrival.take_in(link, &mut journal).await?;
         awaited!(link, Restore)?;
         let begun = std::time::Instant::now();
         journal.start()?;
-        let pid = arrival.start(&journal).await?;
-        Ok((pid, begun.elapsed()))
+        // Both, however the other one ends: what was begun is not to go on while it is taken back.
+        let gate = block_in_place(|| arrival.close_gate())?;
+        let (taken, pid) = tokio::join!(journal.record().at(Moment::TakeOver), arrival.start(&journal));
+        taken?;
+        let (pid, network) = (pid?, gate.map(|gate| block_in_place(|| gate.open())).transpose()?);
+        Ok((pid, network, begun.elapsed()))
     };
-    let (pid, time) = match started.await {
+    let (pid, network, time) = match started.await {
         Ok(started) => started,
         Err(err) => {
             let cleaned = clean(&arrival.containerd, &journal).await;
@@ -151,16 +160,34 @@ async fn take(options: &Receive, link: &mut Link, offer: Offer, migration: Strin
     };
     journal.change(|record| (record.stage, record.pid) = (Stage::Started, pid))?;
     tracing::info!(id = arrival.offer.id, pid, milliseconds = time.as_millis(), "restored");
-    arrival.settle(&journal).await?;
     let restore_us = crate::report::micros(time);
     link.send(Message::Started(proto::stream::Started { pid, restore_us })).await?;
+    let after = [journal.record().at(Moment::Started).await, arrival.settle(&journal).await];
+    let problems: Vec<String> = after.into_iter().filter_map(|done| Some(done.err()?.chain())).collect();
+    problems.iter().for_each(|problem| tracing::error!(id = arrival.offer.id, "{problem}"));
     // Without a last word the journal stays: the source will ask.
-    let finish = async { awaited!(link, Finish) };
-    if let Ok(Ok(_)) = tokio::time::timeout(LAST_WORD.saturating_mul(6), finish).await {
+    if let Ok(Ok(())) = tokio::time::timeout(LAST_WORD.saturating_mul(6), last_words(link, network)).await {
         journal.remove()?;
-        link.send(Message::Finished(Finished {})).await?;
+        link.send(Message::Finished(Finished { problems })).await?;
     }
     Ok(())
+}
+
+/// Until the source's Finish. Packets that it hands on and that cannot be delivered are sent again by their senders.
+async fn last_words(link: &mut Link, network: Option<Opened>) -> Result<()> {
+    loop {
+        match link.message().await? {
+            Message::Finish(_) => return Ok(()),
+            Message::Packets(packets) => {
+                let segments: Vec<Segment> = packets.packets.into_iter().filter_map(Segment::parse).collect();
+                let Some(network) = &network else { continue };
+                if let Err(err) = block_in_place(|| network.deliver(&segments)) {
+                    tracing::warn!(err = err.chain(), "what has come to the source meanwhile");
+                }
+            }
+            other => return Err(wire::unexpected("Finish", &other)),
+        }
+    }
 }
 
 /// The source knows: the copy here is the only one.
@@ -175,7 +202,7 @@ async fn forget(options: &Receive, link: &mut Link, migration: &str) -> Result<(
             None => return Err(Error::Busy { id: migration.to_owned() }),
         }
     }
-    link.send(Message::Finished(Finished {})).await
+    link.send(Message::Finished(Finished::default())).await
 }
 
 fn find(options: &Receive, migration: &str) -> Result<Option<PathBuf>> {

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::frame::CHUNK;
 use crate::journal::{Journal, Stage};
 use crate::link::Link;
+use crate::network::Recorder;
 use crate::report::{Report, micros};
 use crate::shim::{DumpOptions, Renewal};
 use crate::tree::{self, Sent, mapped_files};
@@ -32,6 +33,7 @@ pub(super) struct Copy<'a> {
 pub(super) struct Held {
     pub(super) since: Instant,
     pub(super) renewal: Renewal,
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Copy<'_> {
@@ -49,6 +51,7 @@ impl Copy<'_> {
 
         self.journal.enter(Stage::Dumping)?;
         let since = Instant::now();
+        let recorder = self.source.record();
         let (held, renewal) = self.source.shim.dump(&self.journal.images(), DumpOptions::ALL).await?;
         self.report.dump_us = micros(since.elapsed());
         tracing::info!(id = self.options.id, bytes = held.bytes, "dumped; it stands still");
@@ -59,7 +62,7 @@ impl Copy<'_> {
         let images = self.tree(Tree::Checkpoint, None, &HashSet::new()).await?;
         self.report.checkpoint_bytes = images.bytes;
         self.report.transfer_us = micros(since.elapsed()) - self.report.dump_us;
-        Ok(Held { since, renewal })
+        Ok(Held { since, renewal, recorder })
     }
 
     async fn mapped(&self) -> Result<HashSet<Vec<u8>>> {
@@ -128,6 +131,7 @@ pub(super) async fn offer(link: &mut Link, source: &Source, options: &Migrate) -
         runtime: source.container.runtime.as_ref().map(|runtime| runtime.name.clone()).unwrap_or_default(),
         dry_run: options.dry_run,
         compressed: options.compress,
+        network: source.hook.as_ref().map(|hook| hook.data.to_string()).unwrap_or_default(),
     };
     link.send(Message::Offer(offer)).await?;
     awaited!(link, Want)

@@ -1,10 +1,9 @@
 //! From the permission to start the container at the destination until it is known who has it.
 
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use proto::stream::message::Kind as Message;
-use proto::stream::{Finish, Outcome, Query, Restore, Started, outcome};
+use proto::stream::{Finish, Outcome, Packets, Query, Restore, Started, outcome};
 use tokio::time::sleep;
 
 use super::copy::Held;
@@ -12,12 +11,14 @@ use super::look::Source;
 use super::{Migrate, abort, give_up, hello};
 use crate::containerd::Containerd;
 use crate::error::{Error, Result};
-use crate::journal::{Journal, Stage};
+use crate::frame::CHUNK;
+use crate::journal::{Journal, Record, Stage};
 use crate::link::Link;
+use crate::network::{Moment, Recorder};
 use crate::report::{Report, micros};
 use crate::shim::Shim;
 use crate::stdio;
-use crate::target::Target;
+use crate::target;
 use crate::wire::awaited;
 
 /// How often, and for how long, a destination is asked that was lost.
@@ -33,11 +34,15 @@ pub(super) async fn decide(
     held: Held,
     report: &mut Report,
 ) -> Result<()> {
-    let prepared = source.shim.prepare().await.and_then(|()| journal.enter(Stage::Restoring));
-    if let Err(err) = prepared {
+    let prepared = async {
+        journal.record().at(Moment::Frozen).await?;
+        source.shim.prepare().await?;
+        journal.enter(Stage::Restoring)
+    };
+    if let Err(err) = prepared.await {
         return Err(give_up(err, link, source, journal).await);
     }
-    let Held { since, renewal } = held;
+    let Held { since, renewal, recorder } = held;
     drop(renewal);
     let started = match started(&mut link).await {
         Ok(started) => started,
@@ -46,10 +51,10 @@ pub(super) async fn decide(
         Err(err) => {
             tracing::warn!(err = err.chain(), "the destination was lost while it was starting the container; asking");
             drop(link);
-            match ask_until_known(&options.target, &options.containerd.namespace, &report.migration).await {
+            match ask_until_known(journal.record()).await {
                 Ok(Some((pid, link))) => {
                     (report.pid, report.pause_us) = (pid, micros(since.elapsed()));
-                    return commit(source, journal, link).await;
+                    return commit(source, journal, link, report).await;
                 }
                 Ok(None) => return Err(err.and_roll_back(abort(&source.shim, journal).await)),
                 Err(_) => return Err(Error::Undecided { id: options.id.clone(), err: Box::new(err) }),
@@ -58,7 +63,12 @@ pub(super) async fn decide(
     };
     (report.pid, report.restore_us) = (started.pid, started.restore_us);
     report.pause_us = micros(since.elapsed());
-    commit(source, journal, link).await
+    if let Some(recorder) = recorder
+        && let Err(err) = forward(&mut link, &recorder).await
+    {
+        tracing::warn!(err = err.chain(), "hand on what has come meanwhile: its senders will send it again");
+    }
+    commit(source, journal, link, report).await
 }
 
 async fn started(link: &mut Link) -> Result<Started> {
@@ -66,42 +76,68 @@ async fn started(link: &mut Link) -> Result<Started> {
     awaited!(link, Started)
 }
 
+/// What has come for the container, in messages of a moderate size.
+async fn forward(link: &mut Link, recorder: &Recorder) -> Result<()> {
+    let segments = recorder.take().map_err(Error::file("read recorded packets of", "the network namespace"))?;
+    tracing::debug!(packets = segments.len(), "hand on what has come meanwhile");
+    let mut packets = Packets::default();
+    let mut bytes = 0;
+    for segment in segments {
+        bytes += segment.bytes().len();
+        packets.packets.push(segment.into_bytes());
+        if bytes > CHUNK {
+            link.send(Message::Packets(std::mem::take(&mut packets))).await?;
+            bytes = 0;
+        }
+    }
+    if packets.packets.is_empty() {
+        return Ok(());
+    }
+    link.send(Message::Packets(packets)).await
+}
+
 /// The destination has it.
-async fn commit(source: &Source, mut journal: Journal, link: Link) -> Result<()> {
+async fn commit(source: &Source, mut journal: Journal, link: Link, report: &mut Report) -> Result<()> {
     journal.enter(Stage::Committed)?;
+    report.problems.extend(release(journal.record()).await);
     let_go(&source.containerd, Some(&source.shim), &journal).await?;
-    finish(link, &journal).await;
+    report.problems.extend(finish(link, &journal).await);
     journal.remove()
 }
 
+/// The network hook's last call here; what it fails with cannot take anything back any more. Comes before the processes end:
+/// with them goes what keeps packets away, and packets for a process that is gone end its peers' connections.
+pub(crate) async fn release(record: &Record) -> Option<String> {
+    record.at(Moment::Committed).await.err().map(|err| err.chain())
+}
+
 /// Tells a destination that its copy is the only one, over a new connection if that one is gone. One that does not hear it
-/// keeps its journal, and tells of it.
-async fn finish(link: Link, journal: &Journal) {
+/// keeps its journal, and tells of it. Returns what has gone wrong there.
+async fn finish(link: Link, journal: &Journal) -> Vec<String> {
     let said = match say_finish(link).await {
         Err(err) if err.is_of_the_link() => tell(journal).await,
         said => said,
     };
-    if let Err(err) = said {
+    said.unwrap_or_else(|err| {
         tracing::warn!(err = err.chain(), "the destination does not say that it has finished");
-    }
+        Vec::new()
+    })
 }
 
-async fn say_finish(mut link: Link) -> Result<()> {
+async fn say_finish(mut link: Link) -> Result<Vec<String>> {
     link.send(Message::Finish(Finish {})).await?;
-    awaited!(link, Finished)?;
+    let finished = awaited!(link, Finished)?;
     link.close().await;
-    Ok(())
+    Ok(finished.problems.into_iter().map(|problem| format!("the destination: {problem}")).collect())
 }
 
 /// As the last word of a recovery. A destination that is being started again is waited for: if it is not told now, nobody
 /// will.
-pub(crate) async fn tell(journal: &Journal) -> Result<()> {
-    let record = journal.record();
-    let target = Target::from_str(&record.target)?;
-    match ask_until_known(&target, &record.namespace, &record.migration).await? {
+pub(crate) async fn tell(journal: &Journal) -> Result<Vec<String>> {
+    match ask_until_known(journal.record()).await? {
         Some((_, link)) => say_finish(link).await,
         // It knows already.
-        None => Ok(()),
+        None => Ok(Vec::new()),
     }
 }
 
@@ -127,10 +163,10 @@ pub(crate) async fn let_go(containerd: &Containerd, shim: Option<&Shim>, journal
 
 /// The container's pid at the destination, and the connection on which it was told; `None` if the destination has not
 /// started it and will not.
-async fn ask_until_known(target: &Target, namespace: &str, migration: &str) -> Result<Option<(u32, Link)>> {
+async fn ask_until_known(record: &Record) -> Result<Option<(u32, Link)>> {
     let begun = Instant::now();
     loop {
-        match ask(target, namespace, migration).await {
+        match ask(record).await {
             Ok((outcome, link)) => match outcome.kind() {
                 outcome::Kind::Started => return Ok(Some((outcome.pid, link))),
                 outcome::Kind::NotStarted => return Ok(None),
@@ -144,9 +180,9 @@ async fn ask_until_known(target: &Target, namespace: &str, migration: &str) -> R
 }
 
 /// Asks a destination, on a new connection, what has become of a migration.
-async fn ask(target: &Target, namespace: &str, migration: &str) -> Result<(Outcome, Link)> {
-    let mut link = Link::new(target.connect(namespace).await?, None);
-    hello(&mut link, migration).await?;
+async fn ask(record: &Record) -> Result<(Outcome, Link)> {
+    let mut link = Link::new(target::connect(record).await?, None);
+    hello(&mut link, &record.migration).await?;
     link.send(Message::Query(Query {})).await?;
     let outcome = awaited!(link, Outcome)?;
     Ok((outcome, link))
@@ -154,8 +190,5 @@ async fn ask(target: &Target, namespace: &str, migration: &str) -> Result<(Outco
 
 /// Asks on behalf of a journal whether the destination has started the container.
 pub(crate) async fn ask_for(journal: &Journal) -> Result<bool> {
-    let record = journal.record();
-    let target = Target::from_str(&record.target)?;
-    let known = ask_until_known(&target, &record.namespace, &record.migration).await?;
-    Ok(known.is_some())
+    Ok(ask_until_known(journal.record()).await?.is_some())
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{Migrate, container};
 use crate::containerd::{Containerd, writable_layer};
 use crate::error::{Error, Result};
+use crate::network::{Hook, Recorder};
 use crate::node::Host;
 use crate::shim::{DumpOptions, Shim};
 use crate::{image, spec};
@@ -32,6 +33,9 @@ pub(super) struct Source {
     pub(super) parent: String,
     pub(super) image: Option<stream::Image>,
     pub(super) host: Host,
+    pub(super) hook: Option<Hook>,
+    /// The container has joined a network namespace, and the destination takes the packets that come meanwhile.
+    pub(super) records: bool,
 }
 
 impl Source {
@@ -39,7 +43,7 @@ impl Source {
         let id = &options.id;
         let unfit = |problem: String| Error::Unfit { id: id.clone(), problem };
         let (containerd, mut container) = container(&options.containerd, id).await?;
-        adapt(&mut container, options)?;
+        let netns = adapt(&mut container, options)?;
         let task = containerd.task(id).await?.ok_or_else(|| unfit("it does not run".to_owned()))?;
         match task.status() {
             Status::Running => {}
@@ -73,7 +77,9 @@ impl Source {
             }
         };
         let (parent, host) = (snapshot.parent, Host::this());
-        Ok(Self { containerd, shim, container, task, preflight, layer, parent, image, host })
+        let records = netns.is_some();
+        let hook = options.network_hook.as_deref().map(|path| Hook::new(path, netns)).transpose()?;
+        Ok(Self { containerd, shim, container, task, preflight, layer, parent, image, host, hook, records })
     }
 
     /// Whether the destination is one that processes of this host can go on at.
@@ -91,6 +97,17 @@ impl Source {
             return Err(Error::Refused(format!("its CRIU {theirs} is older than {ours}, which makes the images")));
         }
         Ok(())
+    }
+
+    /// Keeps what comes for the container from now on. It is moved without, where it cannot be had: then its peers have to send
+    /// it once more.
+    pub(super) fn record(&self) -> Option<Recorder> {
+        if !self.records {
+            return None;
+        }
+        let started =
+            fs::File::open(format!("/proc/{}/ns/net", self.task.pid)).and_then(|netns| Recorder::start(&netns));
+        started.inspect_err(|err| tracing::warn!(id = self.container.id, %err, "record what comes meanwhile")).ok()
     }
 
     /// Bytes of the writable layer, and of the processes' memory: what the images will have, at the most.
@@ -111,7 +128,8 @@ async fn ask_shim(options: &Migrate, pid: u32, migration: &str) -> Result<(Shim,
     Ok((shim, preflight))
 }
 
-fn adapt(container: &mut Container, options: &Migrate) -> Result<()> {
+/// For the destination; the network namespace that the container has joined here.
+fn adapt(container: &mut Container, options: &Migrate) -> Result<Option<PathBuf>> {
     let id = &options.id;
     let any = container.spec.take().unwrap_or_default();
     let what = format!("the specification of container {id}");
@@ -119,12 +137,13 @@ fn adapt(container: &mut Container, options: &Migrate) -> Result<()> {
     if let Some(problem) = spec::unfit(&json, &container.labels, &container.sandbox) {
         return Err(Error::Unfit { id: id.clone(), problem });
     }
+    let netns = spec::network(&json);
     spec::adapt(id, &mut json, &options.maps, options.netns.as_deref())?;
     let changed = !options.maps.is_empty() || options.netns.is_some();
     // As it came, digits and all, where nothing was to be changed.
     let value = if changed { json.to_string().into_bytes() } else { any.value };
     container.spec = Some(Any { type_url: any.type_url, value });
-    Ok(())
+    Ok(netns)
 }
 
 /// `4.2.1` in numbers.

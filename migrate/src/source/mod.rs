@@ -18,14 +18,15 @@ use crate::containerd::{Address, Containerd};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Record, Role, Stage};
 use crate::link::{Link, Pace};
+use crate::network::Moment;
 use crate::report::{Report, micros};
 use crate::spec::MapMount;
-use crate::target::Target;
+use crate::target::{self, Target};
 use crate::wire::{self, awaited};
 use crate::{node, shim};
 
 use self::copy::Copy;
-pub(crate) use self::decide::{ask_for, let_go, tell};
+pub(crate) use self::decide::{ask_for, let_go, release, tell};
 use self::look::Source;
 
 /// What to move, and how.
@@ -45,6 +46,8 @@ pub struct Migrate {
     pub dry_run: bool,
     pub pace: Option<Pace>,
     pub compress: bool,
+    /// An executable that moves the container's address.
+    pub network_hook: Option<PathBuf>,
 }
 
 /// Moves a container. When it returns, one copy runs: here after an error (but see [`Error::Undecided`]), else there.
@@ -54,12 +57,18 @@ pub struct Migrate {
 pub async fn migrate(options: Migrate) -> Result<Report> {
     let begun = Instant::now();
     let migration = node::migration_name()?;
-    let source = Source::look(&options, &migration).await?;
-    let mut link = Link::new(options.target.connect(&options.containerd.namespace).await?, options.pace);
+    let mut source = Source::look(&options, &migration).await?;
+    if let Some(mut hook) = source.hook.take() {
+        hook.data = hook.call(&record(&options, &source, &migration), Moment::Offer).await?;
+        source.hook = Some(hook);
+    }
+    let record = record(&options, &source, &migration);
+    let mut link = Link::new(target::connect(&record).await?, options.pace);
     let cancelled = cancel_on_signals(&link);
     let welcome = hello(&mut link, &migration).await?;
     tracing::debug!(migration, software = welcome.software, version = welcome.version, "connected");
     source.check(&welcome)?;
+    source.records &= welcome.takes_packets;
     let target = options.target.to_string();
     let mut report = Report { id: options.id.clone(), migration, target, ..Report::default() };
     if options.dry_run {
@@ -70,7 +79,7 @@ pub async fn migrate(options: Migrate) -> Result<Report> {
         report.total_us = micros(begun.elapsed());
         return verdict.map(|_| report);
     }
-    let mut journal = Journal::create(&options.state, record(&options, &source, &report.migration))?;
+    let mut journal = Journal::create(&options.state, record)?;
     let copied =
         Copy { link: &mut link, source: &source, options: &options, journal: &mut journal, report: &mut report };
     let held = match copied.run().await {
@@ -98,6 +107,7 @@ fn record(options: &Migrate, source: &Source, migration: &str) -> Record {
         keep_source: options.keep_source,
         made_snapshot: false,
         made_container: false,
+        network_hook: source.hook.clone(),
     }
 }
 
@@ -135,6 +145,7 @@ async fn abort(shim: &shim::Shim, journal: Journal) -> Result<()> {
                 _ => return Err(err),
             },
         }
+        journal.record().at(Moment::Aborted).await?;
     }
     journal.remove()
 }

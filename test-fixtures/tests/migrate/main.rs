@@ -5,6 +5,7 @@
 
 mod faults;
 mod moves;
+mod network;
 mod refused;
 mod relay;
 mod world;

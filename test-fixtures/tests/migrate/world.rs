@@ -39,7 +39,12 @@ pub(crate) struct Receiver<'a> {
 
 impl<'a> Receiver<'a> {
     pub(crate) fn start(node: &'a Node) -> Self {
-        let script = format!("while [ ! -e {STOP} ]; do rtc migrate receive --listen unix://{FAR}; done");
+        Self::start_with(node, &[])
+    }
+
+    pub(crate) fn start_with(node: &'a Node, options: &[&str]) -> Self {
+        let options = options.join(" ");
+        let script = format!("while [ ! -e {STOP} ]; do rtc migrate receive --listen unix://{FAR} {options}; done");
         let running = node.spawn(["sh", "-c", &script]).unwrap();
         wait("it listens", || UnixStream::connect(node.path(FAR)).is_ok());
         Self { node, running: Some(running) }
@@ -75,7 +80,13 @@ pub(crate) fn migrate(from: &Node, id: &str, options: &[&str]) -> Output {
 /// A whole move, with all that it needs on the other side.
 #[track_caller]
 pub(crate) fn move_over(from: &Node, to: &Node, id: &str, options: &[&str]) -> Output {
-    let receiver = Receiver::start(to);
+    move_over_with(from, to, id, options, &[])
+}
+
+/// As [`move_over`], with options of the receiver's.
+#[track_caller]
+pub(crate) fn move_over_with(from: &Node, to: &Node, id: &str, options: &[&str], receive: &[&str]) -> Output {
+    let receiver = Receiver::start_with(to, receive);
     let relay = Relay::start(from, to, all_passes());
     let output = migrate(from, id, options);
     drop(relay);
@@ -93,7 +104,12 @@ pub(crate) fn logged(node: &Node) -> String {
 
 /// A container that counts: the file has its count, the log every one.
 pub(crate) fn start_counter(node: &Node, id: &str) {
-    let runtime = ["--runtime", "io.containerd.rtc.v2"];
+    start_counter_with(node, id, &[]);
+}
+
+/// As [`start_counter`], with options of ctr's.
+pub(crate) fn start_counter_with(node: &Node, id: &str, options: &[&str]) {
+    let runtime = [&["--runtime", "io.containerd.rtc.v2"], options].concat();
     let counter = ["/bin/workload", "counter", "--file", "/count", "--log", "/log", "--interval-ms", "2"];
     let run = [&["ctr", "run", "-d"][..], &runtime, &[Image::Workload.name(), id], &counter].concat();
     node.run(run).unwrap();

@@ -23,7 +23,8 @@ workload MODE [--NAME VALUE]...
 counter    --file PATH [--interval-ms 10] [--log PATH]   counts in memory; the file has `START COUNT`, the log each count
 memory     --mib N [--ready PATH] [--dirty-mib-per-s N]  fills memory, then dirties it; SIGUSR1: checks all, says `intact`
 echo       --listen ADDRESS [--ready PATH]               a TCP server that sends everything back
-talk       --connect ADDRESS [--count N] [--interval-ms 10]   a TCP client: numbers, checked when they come back
+talk       --connect ADDRESS [--count N] [--interval-ms 10] [--window 1] [--gap-ms N] [--stop PATH]
+                                                         a TCP client: numbers, checked when they come back
 stream     --bytes N [--seed N] [--hash PATH] [--to stdout|stderr]   pseudo-random bytes, their SHA-256 to PATH
 digest                                                   the number and the SHA-256 of the bytes on standard input
 lock       --file PATH [--ready PATH]                    holds a flock on PATH and a POSIX lock on PATH.posix

@@ -1,8 +1,10 @@
 //! Two ends of a TCP connection that notice a lost, doubled or late byte.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -34,28 +36,62 @@ fn send_back(mut stream: TcpStream) {
     }
 }
 
-/// Sends numbers one after another and checks each that comes back. Says at the end, and at each answer that took longer
-/// than all before, the number and the longest wait in milliseconds.
+/// Sends numbers one after another and checks each that comes back, with `window` of them under way. Says at the end, and at
+/// each answer that took longer than all before, the number and the longest wait in milliseconds; with `gap-ms` also each wait
+/// that was longer, in microseconds. Ends when the file `stop` is there, and all answers are.
 pub(crate) fn talk(args: &Args) -> Outcome {
     let interval = Duration::from_millis(args.number_or("interval-ms", 10)?);
     let count: u64 = args.number_or("count", u64::MAX)?;
+    let window: u64 = args.number_or("window", 1)?;
+    let gap = Duration::from_millis(args.number_or("gap-ms", u64::MAX)?);
+    let stop = args.get("stop").map(Path::new);
     let mut stream = TcpStream::connect(args.text("connect")?)?;
     stream.set_nodelay(true)?;
-    let mut longest = Duration::ZERO;
-    for number in 0..count {
-        let sent = Instant::now();
+    let mut talk =
+        Talk { answers: stream.try_clone()?, answered: 0, under_way: VecDeque::new(), longest: Duration::ZERO, gap };
+    let mut number = 0;
+    while number < count && !stop.is_some_and(Path::exists) {
+        talk.under_way.push_back(Instant::now());
         stream.write_all(&number.to_be_bytes())?;
-        let mut answer = [0; 8];
-        stream.read_exact(&mut answer)?;
-        if u64::from_be_bytes(answer) != number {
-            return Err(format!("sent {number}, got {}", u64::from_be_bytes(answer)).into());
-        }
-        if sent.elapsed() > longest {
-            longest = sent.elapsed();
-            say(&format!("number {number} longest-ms {}\n", longest.as_millis()))?;
+        number += 1;
+        while number - talk.answered >= window {
+            talk.answer()?;
         }
         sleep(interval);
     }
-    say(&format!("talked {count} longest-ms {}\n", longest.as_millis()))?;
+    while talk.answered < number {
+        talk.answer()?;
+    }
+    say(&format!("talked {number} longest-ms {}\n", talk.longest.as_millis()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+struct Talk {
+    answers: TcpStream,
+    answered: u64,
+    /// When those were sent that have no answer yet.
+    under_way: VecDeque<Instant>,
+    longest: Duration,
+    gap: Duration,
+}
+
+impl Talk {
+    fn answer(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+        let mut answer = [0; 8];
+        self.answers.read_exact(&mut answer)?;
+        let (number, answer) = (self.answered, u64::from_be_bytes(answer));
+        if answer != number {
+            return Err(format!("expected {number}, got {answer}").into());
+        }
+        self.answered += 1;
+        let waited = self.under_way.pop_front().map(|sent| sent.elapsed()).unwrap_or_default();
+        if waited > self.longest {
+            self.longest = waited;
+            say(&format!("number {number} longest-ms {}\n", waited.as_millis()))?;
+        }
+        if waited > self.gap {
+            say(&format!("gap-us {}\n", waited.as_micros()))?;
+        }
+        Ok(())
+    }
 }
