@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use migrate::{Address, Error, MapMount, Migrate, Pace, Receive, Target, Verdict};
+use migrate::{Address, Error, MapMount, Migrate, Pace, Receive, Target, TlsFiles, Verdict};
 
 const ADDRESS: &str = "/run/containerd/containerd.sock";
 const NAMESPACE: &str = "default";
@@ -93,7 +93,7 @@ pub(crate) struct To {
     #[arg(required = true)]
     container: Option<String>,
 
-    /// Where to: unix:///PATH, or ssh://[USER@]NODE, which starts `rtc migrate receive` there
+    /// Where to: ssh://[USER@]NODE, which starts `rtc migrate receive` there, tls://HOST:PORT, or unix:///PATH
     #[arg(long, value_name = "TARGET", required = true)]
     to: Option<Target>,
 
@@ -138,6 +138,9 @@ pub(crate) struct To {
 
     #[command(flatten)]
     network: Network,
+
+    #[command(flatten)]
+    tls: Tls,
 }
 
 /// What moves a container's address; the same on both sides.
@@ -148,6 +151,38 @@ struct Network {
     /// It is called at named moments, with JSON on standard input: see migrate/NETWORK-HOOK.md.
     #[arg(long, value_name = "EXECUTABLE")]
     network_hook: Option<PathBuf>,
+}
+
+/// What a side shows to the other over tls://, and what it takes; PEM files.
+#[derive(Debug, clap::Args)]
+struct Tls {
+    /// This side's certificate, for tls:// [default: /etc/rtc/tls/cert.pem]
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+
+    /// Its private key [default: /etc/rtc/tls/key.pem]
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+
+    /// The authority whose certificates the other side may show; it should have no other purpose [default: /etc/rtc/tls/ca.pem]
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+}
+
+impl Tls {
+    /// Absolute, for a recovery from elsewhere.
+    fn resolve(self) -> Result<TlsFiles, Error> {
+        let default = TlsFiles::default();
+        let file = |given: Option<PathBuf>, default: PathBuf| {
+            let path = given.unwrap_or(default);
+            std::path::absolute(&path).map_err(|err| Error::File { operation: "find", path, err })
+        };
+        Ok(TlsFiles {
+            cert: file(self.tls_cert, default.cert)?,
+            key: file(self.tls_key, default.key)?,
+            ca: file(self.tls_ca, default.ca)?,
+        })
+    }
 }
 
 impl To {
@@ -167,6 +202,7 @@ impl To {
             pace: self.bandwidth_limit,
             compress: self.compress,
             network_hook: self.network.network_hook,
+            tls: self.tls.resolve()?,
         };
         let report = migrate::migrate(options).await?;
         if self.json {
@@ -185,7 +221,7 @@ pub(crate) struct ReceiveCommand {
     #[arg(long, conflicts_with = "listen", required_unless_present = "listen")]
     stdio: bool,
 
-    /// Any number of them, on a socket: unix:///PATH
+    /// Any number of them, on a socket: unix:///PATH or tls://ADDRESS:PORT; on the one of a service manager, if it hands one over
     #[arg(long, value_name = "TARGET")]
     listen: Option<Target>,
 
@@ -198,12 +234,19 @@ pub(crate) struct ReceiveCommand {
 
     #[command(flatten)]
     network: Network,
+
+    #[command(flatten)]
+    tls: Tls,
 }
 
 impl ReceiveCommand {
     pub(crate) async fn run(self) -> Result<ExitCode, Error> {
-        let network_hook = self.network.network_hook;
-        let options = Receive { containerd: self.containerd.resolve(), state: self.state, network_hook };
+        let options = Receive {
+            containerd: self.containerd.resolve(),
+            state: self.state,
+            network_hook: self.network.network_hook,
+            tls: self.tls.resolve()?,
+        };
         migrate::receive(options, self.listen).await?;
         Ok(ExitCode::SUCCESS)
     }

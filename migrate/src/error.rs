@@ -7,13 +7,14 @@ use rustix::io::Errno;
 
 use crate::frame::FrameError;
 use crate::network::HookError;
+use crate::tls::TlsError;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     // The connection.
-    #[error("{0:?} names no other side: unix:///PATH or ssh://[USER@]NODE")]
+    #[error("{0:?} names no other side: unix:///PATH, ssh://[USER@]NODE or tls://HOST:PORT")]
     Target(String),
     #[error("connect to {target}")]
     Connect {
@@ -27,6 +28,14 @@ pub enum Error {
         #[source]
         err: std::io::Error,
     },
+    #[error("tls of {target}")]
+    Tls {
+        target: String,
+        #[source]
+        err: TlsError,
+    },
+    #[error("the other side takes no connection with this certificate: {0:?}")]
+    Certificate(rustls::AlertDescription),
     #[error("the connection to the other side")]
     Connection(#[source] std::io::Error),
     #[error("the other side has hung up")]
@@ -151,7 +160,12 @@ impl Error {
     pub(crate) fn is_of_the_link(&self) -> bool {
         matches!(
             self,
-            Self::Connect { .. } | Self::Connection(_) | Self::Disconnected | Self::Silent(_) | Self::Frame(_)
+            Self::Connect { .. }
+                | Self::Tls { .. }
+                | Self::Connection(_)
+                | Self::Disconnected
+                | Self::Silent(_)
+                | Self::Frame(_)
         )
     }
 

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::network::{Hook, Moment};
+use crate::tls::TlsFiles;
 
 const JOURNAL: &str = "journal.json";
 const LOCK: &str = "lock";
@@ -84,6 +85,9 @@ pub(crate) struct Record {
     pub(crate) made_container: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) network_hook: Option<Hook>,
+    /// To ask a destination of `tls://`.
+    #[serde(default)]
+    pub(crate) tls: TlsFiles,
 }
 
 impl Record {
@@ -299,6 +303,7 @@ pub(crate) fn example(role: Role, stage: Stage) -> Record {
         made_snapshot: false,
         made_container: false,
         network_hook: None,
+        tls: TlsFiles::default(),
     }
 }
 

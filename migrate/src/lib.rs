@@ -1,7 +1,8 @@
 //! Live migration: moves a running container from one node's containerd to another's.
 //!
 //! - `source`, `destination`: the two sides, step by step. `journal`: what each has on disk, for a recovery.
-//! - `wire`, `frame`, `link`: what they tell one another, its form, and the connection. `target`: where the other side is.
+//! - `wire`, `frame`, `link`: what they tell one another, its form, and the connection. `target`: where the other side is, and
+//!   `listen`: where it listens. `tls`: how the two know one another.
 //! - `containerd`: the client of its API. `shim`: the client of the migration service of the container's shim.
 //! - `image`: which blobs an image has. `tree`: directories, such as a writable layer, sent and received.
 //! - `spec`: what of the container's specification differs at the destination. `network`: how its address follows it.
@@ -15,6 +16,7 @@ pub mod fuzzing;
 mod image;
 mod journal;
 mod link;
+mod listen;
 mod network;
 mod node;
 mod recover;
@@ -24,6 +26,7 @@ mod source;
 mod spec;
 mod stdio;
 mod target;
+mod tls;
 mod tree;
 mod wire;
 
@@ -36,3 +39,4 @@ pub use report::Report;
 pub use source::{Migrate, migrate};
 pub use spec::MapMount;
 pub use target::Target;
+pub use tls::TlsFiles;

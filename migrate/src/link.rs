@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 use crate::frame::{self, HEADER, Header, Kind};
-use crate::wire;
+use crate::{tls, wire};
 
 const ALIVE_EVERY: Duration = Duration::from_secs(2);
 pub(crate) const SILENCE: Duration = Duration::from_secs(10);
@@ -227,7 +227,10 @@ async fn read_frame(read: &mut BufReader<ReadHalf<Box<dyn Stream>>>) -> Result<O
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             Error::Disconnected
         }
-        _ => Error::Connection(err),
+        _ => match tls::refusal(&err) {
+            Some(alert) => Error::Certificate(alert),
+            None => Error::Connection(err),
+        },
     };
     let mut header = [0; HEADER];
     read.read_exact(&mut header).await.map_err(lost)?;

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::error::{Error, Result};
@@ -23,6 +23,8 @@ pub enum Target {
     Unix(PathBuf),
     /// `ssh://[USER@]NODE[:PORT]`: ssh starts `rtc migrate receive --stdio` there.
     Ssh { node: String, port: Option<u16> },
+    /// `tls://HOST:PORT`: `rtc migrate receive --listen` serves there.
+    Tls { host: String, port: u16 },
 }
 
 impl FromStr for Target {
@@ -40,6 +42,16 @@ impl FromStr for Target {
                 Some(_) => Err(bad()),
                 None => Ok(Self::Ssh { node: node.to_owned(), port: None }),
             },
+            Some(("tls", address)) => {
+                let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
+                let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+                let host = inner.unwrap_or(host);
+                // An address of version 6 has its brackets.
+                if host.is_empty() || inner.is_none() && host.contains(':') {
+                    return Err(bad());
+                }
+                Ok(Self::Tls { host: host.to_owned(), port: port.parse().map_err(|_| bad())? })
+            }
             _ => Err(bad()),
         }
     }
@@ -51,6 +63,8 @@ impl fmt::Display for Target {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Ssh { node, port: None } => write!(f, "ssh://{node}"),
             Self::Ssh { node, port: Some(port) } => write!(f, "ssh://{node}:{port}"),
+            Self::Tls { host, port } if host.contains(':') => write!(f, "tls://[{host}]:{port}"),
+            Self::Tls { host, port } => write!(f, "tls://{host}:{port}"),
         }
     }
 }
@@ -61,6 +75,10 @@ pub(crate) async fn connect(record: &Record) -> Result<Box<dyn Stream>> {
     match record.target.parse()? {
         Target::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
         Target::Ssh { node, port } => Ok(Box::new(ssh(&node, port, record).map_err(failed)?)),
+        Target::Tls { host, port } => {
+            let connected = record.tls.connect(&host, port).await;
+            connected.map_err(|err| Error::Tls { target: record.target.clone(), err })
+        }
     }
 }
 
@@ -112,52 +130,14 @@ impl AsyncWrite for Remote {
     }
 }
 
-/// Where a destination listens.
-#[derive(Debug)]
-pub(crate) struct Listener {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Listener {
-    /// A socket that nobody serves any more is replaced; only its owner may connect.
-    pub(crate) fn bind(path: &Path) -> Result<Self> {
-        let failed = |err| Error::Listen { target: format!("unix://{}", path.display()), err };
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(failed(io::Error::from(io::ErrorKind::AddrInUse)));
-        }
-        match std::fs::remove_file(path) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(failed(err)),
-            _ => {}
-        }
-        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-        let listener = UnixListener::bind(path);
-        rustix::process::umask(mask);
-        Ok(Self { listener: listener.map_err(failed)?, path: path.to_owned() })
-    }
-
-    pub(crate) async fn accept(&self) -> Result<Box<dyn Stream>> {
-        let failed = |err| Error::Listen { target: format!("unix://{}", self.path.display()), err };
-        let (stream, _) = self.listener.accept().await.map_err(failed)?;
-        Ok(Box::new(stream))
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Err(err) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %err, "remove a socket");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn targets_survive_their_text() {
-        for text in ["unix:///run/rtc.sock", "ssh://node-b", "ssh://root@node-b:2222"] {
+        for text in ["unix:///run/rtc.sock", "ssh://node-b", "ssh://root@node-b:2222", "tls://b:7070", "tls://[::1]:7"]
+        {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
     }
@@ -169,7 +149,20 @@ mod tests {
 
     #[test]
     fn what_is_no_target_is_refused() {
-        for text in ["", "node-b", "unix://relative", "ssh://", "ssh://-oProxyCommand=x", "ssh://a:b", "http://a"] {
+        for text in [
+            "tls://b",
+            "tls://:7",
+            "tls://::1:7",
+            "tls://b:x",
+            "tls://b:70000",
+            "",
+            "node-b",
+            "unix://relative",
+            "ssh://",
+            "ssh://-oProxyCommand=x",
+            "ssh://a:b",
+            "http://a",
+        ] {
             assert!(matches!(text.parse::<Target>(), Err(Error::Target(_))), "{text}");
         }
     }

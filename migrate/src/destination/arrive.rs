@@ -116,6 +116,7 @@ impl Arrival {
             made_snapshot: false,
             made_container: false,
             network_hook: self.hook(options)?,
+            tls: options.tls.clone(),
         })
     }
 

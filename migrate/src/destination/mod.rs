@@ -20,9 +20,11 @@ use crate::containerd::{Address, Containerd};
 use crate::error::{Error, Result};
 use crate::journal::{self, Asked, Journal, Stage};
 use crate::link::{Link, Stream};
+use crate::listen::Listener;
 use crate::network::{Moment, Opened, Segment};
 use crate::node::{self, Host};
-use crate::target::{Listener, Target};
+use crate::target::Target;
+use crate::tls::TlsFiles;
 use crate::wire::{self, awaited};
 
 use self::arrive::Arrival;
@@ -39,6 +41,8 @@ pub struct Receive {
     pub state: PathBuf,
     /// An executable that moves the containers' addresses.
     pub network_hook: Option<PathBuf>,
+    /// For a target of `tls://`.
+    pub tls: TlsFiles,
 }
 
 /// Serves one migration on standard input and output, or any number of them on a socket, until it is interrupted.
@@ -46,24 +50,21 @@ pub struct Receive {
 /// # Errors
 /// The one migration's; or the socket could not be made.
 pub async fn receive(options: Receive, listen: Option<Target>) -> Result<()> {
-    let path = match listen {
-        None => {
-            let stream = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
-            return serve(&options, Box::new(stream)).await;
-        }
-        Some(Target::Unix(path)) => path,
-        Some(other) => return Err(Error::Target(other.to_string())),
+    let Some(target) = listen else {
+        let stream = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
+        return serve(&options, Box::new(stream)).await;
     };
-    let listener = Listener::bind(&path)?;
+    let listener = Listener::bind(&target, &options.tls).await?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut serving = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
-            stream = listener.accept() => {
-                let (stream, options) = (stream?, options.clone());
+            caller = listener.accept() => {
+                let (caller, options) = (caller?, options.clone());
                 serving.spawn(async move {
-                    if let Err(err) = serve(&options, stream).await {
+                    let served = async { serve(&options, caller.open().await?).await };
+                    if let Err(err) = served.await {
                         tracing::error!("{}", err.chain());
                     }
                 });

@@ -22,6 +22,7 @@ use crate::network::Moment;
 use crate::report::{Report, micros};
 use crate::spec::MapMount;
 use crate::target::{self, Target};
+use crate::tls::TlsFiles;
 use crate::wire::{self, awaited};
 use crate::{node, shim};
 
@@ -48,6 +49,8 @@ pub struct Migrate {
     pub compress: bool,
     /// An executable that moves the container's address.
     pub network_hook: Option<PathBuf>,
+    /// For a target of `tls://`.
+    pub tls: TlsFiles,
 }
 
 /// Moves a container. When it returns, one copy runs: here after an error (but see [`Error::Undecided`]), else there.
@@ -108,6 +111,7 @@ fn record(options: &Migrate, source: &Source, migration: &str) -> Record {
         made_snapshot: false,
         made_container: false,
         network_hook: source.hook.clone(),
+        tls: options.tls.clone(),
     }
 }
 

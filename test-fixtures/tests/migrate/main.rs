@@ -1,5 +1,5 @@
-//! Live migration between two nodes, each with a containerd of its own. The wire between them is a relay of the test's, which
-//! sees every message and can cut it, or kill somebody, at any of them.
+//! Live migration between two nodes, each with a containerd of its own. The wire between them is mostly a relay of the test's,
+//! which sees every message and can cut it, or kill somebody, at any of them.
 
 #![expect(clippy::print_stderr, reason = "why a test is skipped, and which case a failure belongs to")]
 
@@ -8,6 +8,7 @@ mod moves;
 mod network;
 mod refused;
 mod relay;
+mod tls;
 mod world;
 
 fn skipped() -> bool {
