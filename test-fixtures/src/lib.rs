@@ -6,6 +6,7 @@
 //! | `suites` | a further tree, with the field's public suites for OCI runtimes in it |
 //! | [`cache`] | where those trees, and other things that take long to make, are kept |
 //! | [`node`] | [`Node`]: a host of its own in namespaces, with containerd in it; exec, files, links, leaks |
+//! | [`street`] | two nodes and a client on one network, and a container that can move between them |
 //! | [`vm`] | [`Vm`]: a virtual machine with a kernel of its own, which has what this host's may lack |
 //! | [`image`] | OCI images made on the spot: busybox and the workload |
 //! | [`artifact`] | where the built binaries are: the shim, the command line, the workload |
@@ -34,6 +35,7 @@ pub mod fake_criu;
 pub mod image;
 pub mod node;
 mod owner;
+pub mod street;
 mod suites;
 pub mod tree;
 pub mod vm;

@@ -1,4 +1,7 @@
-//! rtc at work in a node, each step with the command that a person would type, and checked.
+//! rtc at work in a node, each step with the command that a person would type, and checked. At the end two nodes, and a
+//! container that goes from one to the other (`migration`).
+
+mod migration;
 
 use std::io::IsTerminal;
 use std::thread::sleep;
@@ -36,13 +39,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let node = Node::start(NodeConfig { tree, rtc, images: vec![Image::Workload], ..NodeConfig::default() })?;
     let demo = Demo { node, runtime: &args.runtime };
     demo.heading(&format!("A node of its own, started in {} ms", started.elapsed().as_millis()));
-    match demo.steps() {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            say(&format!("\ncontainerd's log:\n{}", last_lines(&demo.node.containerd_log(), 40)));
-            Err(error)
-        }
+    if let Err(error) = demo.steps() {
+        say(&format!("\ncontainerd's log:\n{}", last_lines(&demo.node.containerd_log(), 40)));
+        return Err(error);
     }
+    drop(demo);
+    if rtc { migration::show() } else { Ok(()) }
 }
 
 struct Demo<'a> {
@@ -162,10 +164,13 @@ impl Demo<'_> {
     }
 
     fn heading(&self, text: &str) {
-        let line =
-            if std::io::stdout().is_terminal() { format!("\n\x1b[1m{text}\x1b[0m") } else { format!("\n{text}") };
-        say(&line);
+        heading(text);
     }
+}
+
+fn heading(text: &str) {
+    let line = if std::io::stdout().is_terminal() { format!("\n\x1b[1m{text}\x1b[0m") } else { format!("\n{text}") };
+    say(&line);
 }
 
 fn expect(what: &'static str, expected: &str, found: &str) -> Result<(), Error> {

@@ -8,6 +8,7 @@
 //! | `fuzz` | libFuzzer on the parsers |
 //! | `bench` | rtc beside runc's shim |
 //! | `suites` | the public suites for OCI runtimes, against rtc and its peers |
+//! | `soak` | live migration back and forth, under the eyes of a client |
 //! | `node` | a shell in a test node |
 //! | `vm` | a shell in a virtual machine |
 //! | `build` | the static release binaries |
@@ -24,6 +25,7 @@ mod host;
 mod install;
 mod node;
 mod process;
+mod soak;
 mod suites;
 mod test;
 mod vm;
@@ -42,7 +44,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs, executes into, pauses, checkpoints and restores a container in a node, and shows each step
+    /// Runs, executes into, pauses, checkpoints, restores and moves a container in nodes, and shows each step
     Demo(demo::Args),
     /// Runs the unit and the end-to-end tests
     Test(test::Args),
@@ -54,6 +56,8 @@ enum Command {
     Bench(bench::Args),
     /// Runs the public suites for OCI runtimes against rtc, runc and crun
     Suites(suites::Args),
+    /// Moves a container back and forth between two nodes, and tells what a client noticed
+    MigrateSoak(soak::Args),
     /// Builds the static binaries
     Build,
     /// Builds the shim and the command line and installs them, with manual pages and shell completions
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run_targets(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Suites(args) => suites::run(&args),
+        Command::MigrateSoak(args) => soak::run(&args),
         Command::Build => host::prepare().and_then(|()| build::all()).map(drop),
         Command::Install { prefix } => install::install(&prefix),
         Command::Check => check::run_checks(),

@@ -3,23 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use test_fixtures::artifact::{self, WORKLOAD};
+use test_fixtures::Node;
 use test_fixtures::node::Running;
-use test_fixtures::{Image, Node, NodeConfig, Tree};
+use test_fixtures::street::{NETNS, Street};
 
 use crate::relay::{Fate, Judge, Message, Relay};
 use crate::skipped;
 use crate::world::{
-    LONG, Receiver, World, all_passes, assert_counts_on, assert_gone, count, inside, migrate, move_over_with, pid,
-    remove, start_counter_with, status, wait,
+    LONG, Receiver, World, all_passes, assert_counts_on, assert_gone, count, logged, migrate, move_over_with, remove,
+    start_counter_with, status, wait,
 };
 
-/// Of the container.
-const ADDRESS: &str = "10.7.0.9";
-const NETNS: &str = "/run/netns/web";
-/// In the nodes: the example, as it is.
-const HOOK: &str = "/usr/local/lib/rtc/network-bridge.sh";
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../hack/migrate/network-bridge.sh");
 /// A hook that writes down what it was called for, and fails at the moment that a file names.
 const LOGGING: &str = "/run/hook";
 const SCRIPT: &str = "#!/bin/sh\n\
@@ -27,70 +21,15 @@ const SCRIPT: &str = "#!/bin/sh\n\
     if [ \"${call%% *}\" = \"$(cat /run/hook-fails)\" ]; then echo no such street >&2; exit 7; fi\n";
 const STOP: &str = "/run/stop-talking";
 
-/// Two nodes and a client, joined by a switch.
-struct Street {
-    world: World,
-    client: Node,
-    _switch: Node,
-}
-
-impl Street {
-    fn new() -> Self {
-        let world = World::new();
-        let config = NodeConfig { tree: Tree::Forky, containerd: false, rtc: false, ..NodeConfig::default() };
-        let client = Node::start(config).unwrap();
-        let workload = artifact::find(WORKLOAD).unwrap();
-        client.copy_in(&workload, "/usr/local/bin/workload").unwrap();
-        let members = [(&world.one, "10.7.0.1/24"), (&world.two, "10.7.0.2/24"), (&client, "10.7.0.3/24")];
-        let switch = Node::bridge("lan", &members).unwrap();
-        for node in [&world.one, &world.two] {
-            node.sh("ip link add br0 type bridge; ip link set br0 up; ip link set lan master br0").unwrap();
-            node.copy_in(EXAMPLE.as_ref(), HOOK).unwrap();
-        }
-        Self { world, client, _switch: switch }
-    }
-
-    /// A container with an address of its own on the street, which sends back what it gets.
-    fn start_echo(&self, id: &str) {
-        let one = &self.world.one;
-        one.sh(&format!(
-            "ip netns add web; ip link add port type veth peer name eth0 netns web; ip link set port master br0 up; \
-             ip -n web address add {ADDRESS}/24 dev eth0; ip -n web link set lo up; ip -n web link set eth0 up"
-        ))
-        .unwrap();
-        start_in(one, id);
-        let address = format!("{ADDRESS}:7000");
-        let said = self.client.run(["workload", "talk", "--connect", &address, "--count", "3"]).unwrap();
-        assert!(said.contains("talked 3"), "{said}");
-    }
-
-    fn talk(&self, options: &[&str]) -> Running {
-        let address = format!("{ADDRESS}:7000");
-        let talking = self
-            .client
-            .spawn([&["workload", "talk", "--connect", &address, "--stop", STOP], options].concat())
-            .unwrap();
-        wait("it talks", || !talking.stdout_so_far().is_empty());
-        talking
-    }
-
-    /// Ends all that talk; what they said last.
-    fn hush(&self, talking: Vec<Running>) -> Vec<String> {
-        self.client.write(STOP, "").unwrap();
-        let end = |running: Running| {
-            let output = running.wait(LONG).unwrap();
-            assert_eq!(output.code(), 0, "{}\n{}", output.text(), output.error_text());
-            output.text()
-        };
-        talking.into_iter().map(end).collect()
-    }
-}
-
-fn start_in(node: &Node, id: &str) {
-    let runtime = ["--runtime", "io.containerd.rtc.v2", "--with-ns", "network:/run/netns/web"];
-    let echo = ["/bin/workload", "echo", "--listen", "0.0.0.0:7000", "--ready", "/ready"];
-    node.run([&["ctr", "run", "-d"][..], &runtime, &[Image::Workload.name(), id], &echo].concat()).unwrap();
-    wait("it listens", || inside(node, id, "/ready").is_some());
+/// Ends all that talk; what they said last.
+fn hush(street: &Street, talking: Vec<Running>) -> Vec<String> {
+    street.client.write(STOP, "").unwrap();
+    let end = |running: Running| {
+        let output = running.wait(LONG).unwrap();
+        assert_eq!(output.code(), 0, "{}\n{}", output.text(), output.error_text());
+        output.text()
+    };
+    talking.into_iter().map(end).collect()
 }
 
 /// What CRIU and rtc have told the filters of the network namespace.
@@ -106,25 +45,24 @@ fn a_client_elsewhere_notices_no_move() {
     if skipped() {
         return;
     }
-    let street = Street::new();
-    let World { one, two } = &street.world;
-    street.start_echo("c1");
+    let street = Street::new().unwrap();
+    street.start_echo("c1").unwrap();
+    let _receiving = street.receive().unwrap();
     // One number at a time, and a stream of them.
-    let talking = vec![
-        street.talk(&["--interval-ms", "1", "--gap-ms", "20"]),
-        street.talk(&["--interval-ms", "0", "--window", "500"]),
-    ];
-    for (from, to) in [(one, two), (two, one), (one, two), (two, one)] {
-        let options = ["--network-hook", HOOK];
-        move_over_with(from, to, "c1", &options, &options);
+    let talk = |options: &[&str]| street.talk(STOP.as_ref(), options).unwrap();
+    let talking = vec![talk(&["--interval-ms", "1"]), talk(&["--interval-ms", "1", "--window", "50"])];
+    for back in [false, true, false, true] {
+        let (from, to) = if back { (&street.two, &street.one) } else { (&street.one, &street.two) };
+        let output = from.exec_within(LONG, Street::command("c1", back)).unwrap();
+        assert_eq!(output.code(), 0, "{}\n{}\n{}", output.error_text(), logged(from), logged(to));
         assert_gone(from, "c1");
         assert!(!from.exists(NETNS), "the hook has left the network namespace");
         assert_eq!(rules(to), "");
     }
-    let said = street.hush(talking);
+    let said = hush(&street, talking);
     eprintln!("{}", said.join("\n--\n"));
     assert!(said.iter().all(|said| said.contains("talked")), "{said:?}");
-    remove(one, "c1");
+    remove(&street.one, "c1");
 }
 
 /// A counter in a network namespace that both nodes have; the hook writes down what it is called for.
@@ -253,7 +191,7 @@ fn no_lock_of_the_network_stays() {
     let relay = Relay::start(one, two, strike(Message::TreeDone, 2, move || kill(&killed, "criu|containerd-shim")));
     assert_ne!(migrate(one, "c2", &[]).code(), 0);
     drop(relay);
-    wait("containerd has noticed", || pid(one, "c2").is_none());
+    wait("containerd has cleaned up, and with it the network is unlocked", || rules(one).is_empty());
     one.exec(["rtc", "migrate", "recover"]).unwrap();
     assert_unlocked(&world);
     drop(receiving);
