@@ -94,6 +94,8 @@ mod points {
         /// The runtime's own step has been done, and is said to have failed.
         Runtime(Point),
         Init(Step, How),
+        /// The runtime's own step has been done, and its process ends with nothing undone.
+        Dies(Point),
     }
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,11 +126,12 @@ mod points {
     }
 
     pub(crate) fn after(id: &ContainerId, point: Point) -> Result<()> {
-        match armed() == Some(Fault::Runtime(point)) {
-            false => Ok(()),
-            true => {
+        match armed() {
+            Some(Fault::Runtime(at)) if at == point => {
                 Err(Error::System { id: id.clone(), operation: "obey the test", err: std::io::ErrorKind::Other.into() })
             }
+            Some(Fault::Dies(at)) if at == point => std::process::exit(9),
+            _ => Ok(()),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! - `hierarchy`: what is mounted and where we are in it, read once in a process.
 //! - `directory`: making, walking and removing directories; `v1` and `v2`: what joining needs in each version.
-//! - `rootless`: for whoever may not make them all.
+//! - `rootless`: for whoever may not make them all. `pending`: one that is about to be made.
 //! - `limits_v1`, `limits_v2`, `devices` (with `devices_v1`, `devices_v2`): the spec's resources.
 //! - `freezer`, `kill`, `oom`, [`stats`] (with `stats_v1`, `stats_v2`).
 //! - `systemd`, and `unit`, which is what of it concerns the directories: the other driver, by which systemd makes them.
@@ -35,6 +35,7 @@ mod kill;
 mod limits_v1;
 mod limits_v2;
 mod oom;
+mod pending;
 mod rootless;
 pub mod stats;
 mod stats_v1;
@@ -59,6 +60,7 @@ use hierarchy::Hierarchies;
 pub use details::{Cpuset, Details};
 pub use error::Error;
 pub use oom::OomWatch;
+pub(crate) use pending::Pending;
 pub use stats::Stats;
 pub use sub::SubCgroup;
 pub(crate) use systemd::{ANNOTATION_PREFIX, Placeholder};

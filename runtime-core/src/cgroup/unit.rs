@@ -1,7 +1,7 @@
 //! A cgroup that systemd makes.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ impl Cgroup {
 
     /// What systemd has no hand in: the other hierarchies of v1, and all that it has no property for. The unit is the
     /// caller's to stop if it fails.
-    pub(crate) fn fill_unit(&self, first: &Placeholder, resources: Option<&LinuxResources>) -> Result<(), Error> {
+    pub(crate) fn fill_unit(&self, first: &mut Placeholder, resources: Option<&LinuxResources>) -> Result<(), Error> {
         // What it makes goes with the unit.
         let mut made = Made::default();
         for dir in &self.v1 {
@@ -98,22 +98,27 @@ impl Cgroup {
             _ => {}
         }
         self.apply(resources)?;
-        self.change_tasks_max(1)
+        // The placeholder is a task too, and the limit is not to be one less for it.
+        let Some(path) = self.tasks_max() else { return Ok(()) };
+        first.tasks_max = read_tasks_max(&path)?;
+        first.tasks_max.map_or(Ok(()), |limit| file::write(&path, &limit.saturating_add(1).to_string()))
     }
 
     /// The container's own process is in the cgroup now.
     pub(crate) fn give_up_place(&self, first: Placeholder) -> Result<(), Error> {
+        let limit = first.tasks_max;
         drop(first);
-        self.change_tasks_max(-1)
+        let (Some(limit), Some(path)) = (limit, self.tasks_max()) else { return Ok(()) };
+        // Whoever has changed it meanwhile, an update or systemd, meant it without the placeholder.
+        match read_tasks_max(&path)? == limit.checked_add(1) {
+            true => file::write(&path, &limit.to_string()),
+            false => Ok(()),
+        }
     }
 
-    /// The placeholder is a task too, and the limit is not to be one less for it.
-    fn change_tasks_max(&self, by: i64) -> Result<(), Error> {
+    fn tasks_max(&self) -> Option<PathBuf> {
         let dir = self.controller("pids").or(self.unified.as_ref().filter(|_| self.is_v2()));
-        let Some(path) = dir.map(|dir| dir.path.join("pids.max")) else { return Ok(()) };
-        // "max" is none.
-        let limit = file::read(&path)?.and_then(|text| text.trim().parse::<i64>().ok());
-        limit.map_or(Ok(()), |limit| file::write(&path, &limit.saturating_add(by).to_string()))
+        dir.map(|dir| dir.path.join("pids.max"))
     }
 
     /// Before the files: systemd writes its own values into them when a property changes.
@@ -157,6 +162,11 @@ impl Cgroup {
             pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
+}
+
+/// "max" is none.
+fn read_tasks_max(path: &Path) -> Result<Option<i64>, Error> {
+    Ok(file::read(path)?.and_then(|text| text.trim().parse().ok()))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::launch::{self, Launch, LentOrders};
 use super::namespaces::Namespaces;
 use super::state::{self, Directory, InitId, State, hooks};
 use super::{Container, CreateOptions, StartBy, Started, Stdio, notify, process};
-use crate::cgroup::{Cgroup, CgroupDriver, Placeholder};
+use crate::cgroup::{Cgroup, CgroupDriver, Pending, Placeholder};
 use crate::error::{InitError, InitErrorKind, RootfsError, SeccompError};
 use crate::fault::{self, Point};
 use crate::hooks::HookState;
@@ -198,11 +198,13 @@ fn build(options: &CreateOptions, process_spec: &ProcessSpec, parts: &Parts<'_>)
     if options.notify_socket {
         notify::make_directory(directory)?;
     }
-    // Before there is anything to find: after a crash, delete needs to know the cgroup.
+    // Before there is anything to find: after a crash, delete needs to know the cgroup, and whether it is ours.
     directory.write(&state)?;
     fault::after(id, Point::State)?;
     cgroup.create(spec)?;
     fault::after(id, Point::Cgroup)?;
+    state.set_cgroup(cgroup);
+    directory.write(&state)?;
     if let Some(uid) = cgroup_owner(spec, namespaces, process.uid) {
         cgroup.own(uid).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
     }
@@ -357,7 +359,8 @@ pub(super) fn new_state(
         annotations: spec.annotations().clone().unwrap_or_default(),
         created: u64::try_from(created.as_nanos()).unwrap_or(u64::MAX),
         init: None,
-        cgroup: cgroup.clone(),
+        cgroup: Cgroup::none(),
+        pending_cgroup: (!cgroup.is_none()).then(|| Pending::new(cgroup)),
         class: None,
         shared_pid_namespace: namespaces.shared_pid,
         poststart: hooks(spec, |hooks| hooks.poststart()),

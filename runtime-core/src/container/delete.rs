@@ -9,6 +9,7 @@ use super::checkpoint::aftermath;
 use super::create::run_poststop;
 use super::kill::{DEADLINE, system, thaw_frozen};
 use super::{Container, Status};
+use crate::cgroup::Pending;
 use crate::resctrl::Class;
 use crate::sys::process::pidfd_signal;
 use crate::{Error, Result};
@@ -28,6 +29,7 @@ pub(super) fn delete(container: &Container, force: bool) -> Result<()> {
         cgroup.kill(DEADLINE).map_err(container.cgroup_failed())?;
     }
     cgroup.remove(DEADLINE).map_err(container.cgroup_failed())?;
+    container.state.pending_cgroup.as_ref().map_or(Ok(()), Pending::discard).map_err(container.cgroup_failed())?;
     let class = container.state.class.as_ref().map_or(Ok(()), Class::remove);
     class.map_err(|err| Error::Resctrl { id: container.id().clone(), err })?;
     aftermath::unlock_left(container);

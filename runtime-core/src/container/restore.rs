@@ -204,15 +204,17 @@ struct Arriving<'a> {
 }
 
 impl Restore<'_> {
-    fn run(&self, state: State) -> Result<(Container, Started)> {
+    fn run(&self, mut state: State) -> Result<(Container, Started)> {
         let create = &self.options.create;
-        // Before there is anything to find: after a crash, delete needs to know the cgroup.
+        // Before there is anything to find: after a crash, delete needs to know the cgroup, and whether it is ours.
         self.directory.write(&state)?;
         if self.notify {
             notify::make_directory(self.directory)?;
         }
         self.plan.make_mount_points().map_err(|err| Error::Rootfs { id: self.id.clone(), err: RootfsError(err) })?;
         self.cgroup.create(&create.spec)?;
+        state.set_cgroup(self.cgroup);
+        self.directory.write(&state)?;
         self.class.create()?;
 
         let [prestart, create_runtime, ..] = hooks_of(&create.spec);

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Stdio;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Pending};
 use crate::hooks::HookState;
 use crate::init::channel::Channel;
 use crate::init::schedule::Schedule;
@@ -52,7 +52,11 @@ pub(super) struct State {
     pub(super) created: u64,
     /// `None` while the container is being made.
     pub(super) init: Option<InitId>,
+    /// None before it has been made: what is at its path then is somebody else's.
     pub(super) cgroup: Cgroup,
+    /// The cgroup that is to be made, until it has been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pending_cgroup: Option<Pending>,
     #[serde(default)]
     pub(super) class: Option<Class>,
     /// Processes outlive the init, which ends those of a pid namespace of its own.
@@ -80,6 +84,12 @@ pub(super) struct State {
 }
 
 impl State {
+    /// It has been made, and is this container's from now on.
+    pub(super) fn set_cgroup(&mut self, cgroup: &Cgroup) {
+        self.cgroup = cgroup.clone();
+        self.pending_cgroup = None;
+    }
+
     /// The file of the spec that the container was made from.
     pub(super) fn config(&self) -> PathBuf {
         self.config.clone().unwrap_or_else(|| self.bundle.join(crate::spec::CONFIG))

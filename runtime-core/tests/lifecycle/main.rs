@@ -7,6 +7,7 @@ mod bundle;
 mod cgroups;
 mod config;
 mod devices;
+mod dies;
 mod exec;
 mod faults;
 mod hooks;
@@ -34,6 +35,9 @@ fn main() {
     if std::env::args_os().next().is_some_and(|name| name == runtime_core::init::ARGV0) {
         runtime_core::init::main();
     }
+    if let Some(bundle) = std::env::var_os(dies::BUNDLE) {
+        return dies::create(std::path::Path::new(&bundle));
+    }
     let mut arguments = Arguments::from_args();
     let tests: Vec<(&str, fn())> = [
         verbs::TESTS,
@@ -48,10 +52,11 @@ fn main() {
         devices::TESTS,
         config::TESTS,
         faults::TESTS,
+        dies::TESTS,
         start::TESTS,
     ]
     .concat();
-    let on_v2: Vec<(&str, fn())> = [verbs::TESTS, exec::TESTS, cgroups::TESTS].concat();
+    let on_v2: Vec<(&str, fn())> = [verbs::TESTS, exec::TESTS, cgroups::TESTS, dies::TESTS].concat();
     let on_systemd = std::env::var_os(systemd::INSIDE).is_some();
     let missing = missing();
     let inside_v2 = std::env::var_os(V2).is_some();

@@ -59,6 +59,19 @@ pub enum Error {
     JobTimeout { operation: &'static str, unit: String, deadline: Duration },
     #[error("systemd has put unit {unit} elsewhere than in cgroup {path}, where this process would look for it")]
     Elsewhere { unit: String, path: PathBuf },
+    #[error("start unit {unit}, and what may have come of it could not be stopped: {stop}")]
+    NotStopped {
+        unit: String,
+        #[source]
+        err: Box<Error>,
+        stop: Box<Error>,
+    },
+    #[error("read {}", path.display())]
+    Token {
+        path: PathBuf,
+        #[source]
+        err: io::Error,
+    },
     #[error("start the first process of unit {unit}")]
     Placeholder {
         unit: String,
@@ -77,7 +90,9 @@ impl Error {
             | Self::Name { .. }
             | Self::Annotation { .. }
             | Self::Resource { .. } => ErrorKind::InvalidArgument,
+            Self::NotStopped { err, .. } => err.kind(),
             Self::Connect { .. }
+            | Self::Token { .. }
             | Self::Socket { .. }
             | Self::Refused { .. }
             | Self::Message { .. }

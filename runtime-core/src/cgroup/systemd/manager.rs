@@ -27,6 +27,9 @@ const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 /// A property of a unit and its value.
 pub(super) type Property = (String, Value<'static>);
 
+/// Name, description, load state, active state, sub-state, whom it follows, path, job, its kind and path.
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
 #[derive(Debug)]
 pub(super) struct Manager {
     connection: Connection,
@@ -82,6 +85,16 @@ impl Manager {
             Err(err) => return Err(err),
         }
         self.reset_failed(unit)
+    }
+
+    /// Stops a unit if its description ends with this token. It is no error if there is none, or another.
+    pub(super) fn stop_own(&mut self, unit: &str, token: &str) -> Result<(), Error> {
+        let end = format!("({token})");
+        let (listed,): (Vec<Listed>,) = self.connection.call(MANAGER, "ListUnitsByNames", unit, &(&[unit][..],))?;
+        match listed.iter().any(|(name, described, ..)| name == unit && described.ends_with(&end)) {
+            true => self.stop(unit),
+            false => Ok(()),
+        }
     }
 
     /// It is no error if there is no such unit, which is so for one that has not failed.
@@ -224,6 +237,37 @@ mod tests {
         peer.join().unwrap();
         let (mut systemd, peer) = manager(vec![("StopUnit", vec![absent as Say])]);
         systemd.stop(UNIT).unwrap();
+        peer.join().unwrap();
+    }
+
+    fn listed_as(serial: u32, description: &str) -> Vec<u8> {
+        let text = str::to_owned;
+        let unit: Listed = (
+            text(UNIT),
+            text(description),
+            text("loaded"),
+            text("active"),
+            text("running"),
+            String::new(),
+            path("/unit/x"),
+            0,
+            String::new(),
+            path("/"),
+        );
+        answer(serial, &(vec![unit],))
+    }
+
+    #[test]
+    fn a_unit_is_stopped_if_it_is_ours() {
+        let list = "ListUnitsByNames";
+        let ours: Say = |serial| listed_as(serial, "x (ours)");
+        let script = vec![(list, vec![ours]), ("StopUnit", vec![job as Say, done]), ("ResetFailedUnit", vec![nothing])];
+        let (mut systemd, peer) = manager(script);
+        systemd.stop_own(UNIT, "ours").unwrap();
+        peer.join().unwrap();
+        // No further call: the peer would have ended.
+        let (mut systemd, peer) = manager(vec![(list, vec![|serial| listed_as(serial, "x ours (theirs)")])]);
+        systemd.stop_own(UNIT, "ours").unwrap();
         peer.join().unwrap();
     }
 

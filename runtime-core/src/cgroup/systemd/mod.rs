@@ -61,12 +61,18 @@ pub use error::Error;
 pub(super) use limits::Current;
 pub(crate) use placeholder::Placeholder;
 
+/// A new random number with every reading (random(4)).
+const RANDOM: &str = "/proc/sys/kernel/random/uuid";
+
 /// A container's unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unit {
     name: String,
     slice: String,
     bus: Bus,
+    /// In its description: tells it from another's unit of the same name. Empty for one of an earlier rtc.
+    #[serde(default)]
+    token: String,
 }
 
 /// What a unit is to be.
@@ -94,7 +100,9 @@ impl Unit {
         let path = place.path()?;
         // They are made use of later, and found wrong now.
         annotations::properties(annotations)?;
-        Ok((Self { name: place.unit, slice: place.slice, bus }, path))
+        let token = std::fs::read_to_string(RANDOM).map_err(|err| Error::Token { path: RANDOM.into(), err })?;
+        let token = token.trim_end().to_owned();
+        Ok((Self { name: place.unit, slice: place.slice, bus, token }, path))
     }
 
     /// Starts it around a process; the unit is active, or there is none.
@@ -107,26 +115,50 @@ impl Unit {
         let mut manager = Manager::connect(self.bus)?;
         let version = manager.version()?;
         let mut properties = self.own_properties(first, settings.v2);
-        properties.extend(annotations::properties(annotations)?);
+        properties.extend(self.with_token(annotations::properties(annotations)?));
         properties.extend(settings.properties(version)?);
         if !self.is_slice() {
             properties.extend(limits::oom_policy(settings.resources, version));
         }
-        match manager.start(&self.name, &properties) {
-            Err(err @ (Error::Job { .. } | Error::JobTimeout { .. })) => {
-                if let Err(err) = manager.stop(&self.name) {
-                    tracing::warn!(unit = self.name, %err, "stop a unit that did not start");
-                }
-                Err(err.into())
-            }
-            started => Ok(started?),
-        }
+        let err = match manager.start(&self.name, &properties) {
+            Ok(()) => return Ok(()),
+            Err(err) => err,
+        };
+        let stopped = match err {
+            Error::Job { .. } | Error::JobTimeout { .. } => manager.stop(&self.name),
+            // Over the same connection, on which systemd hears of the start first.
+            Error::Timeout { .. } => manager.stop_own(&self.name, &self.token),
+            Error::Socket { .. } | Error::Message { .. } | Error::TooLong { .. } => self.stop_own(),
+            // Refused.
+            _ => Ok(()),
+        };
+        Err(match stopped {
+            Ok(()) => err.into(),
+            Err(stop) => Error::NotStopped { unit: self.name.clone(), err: Box::new(err), stop: Box::new(stop) }.into(),
+        })
+    }
+
+    fn described(&self, description: &str) -> Value<'static> {
+        Value::from(format!("{description} ({})", self.token))
+    }
+
+    /// Those of annotations: another description is also one by which we know it.
+    fn with_token(&self, properties: Vec<Property>) -> impl Iterator<Item = Property> {
+        properties.into_iter().map(|(name, value)| match &value {
+            Value::Str(text) if name == "Description" => (name, self.described(text)),
+            _ => (name, value),
+        })
+    }
+
+    /// Stops it if it is this one, started by us, and not another's of that name. It is no error if there is none.
+    pub(super) fn stop_own(&self) -> Result<(), Error> {
+        Manager::connect(self.bus)?.stop_own(&self.name, &self.token)
     }
 
     fn own_properties(&self, first: Pid, v2: bool) -> Vec<Property> {
         let own = |name: &str, value: Value<'static>| (name.to_owned(), value);
         let yes = || Value::Bool(true);
-        let mut properties = vec![own("Description", Value::from(format!("rtc container {}", self.name)))];
+        let mut properties = vec![own("Description", self.described(&format!("rtc container {}", self.name)))];
         if self.is_slice() {
             // Its name says where it is; the process comes in by our own hand, for a slice starts without one.
             properties.push(own("Wants", Value::from(vec![self.slice.clone()])));

@@ -18,6 +18,8 @@ use crate::{Pid, Signal};
 #[derive(Debug)]
 pub(crate) struct Placeholder {
     child: Child,
+    /// What the limit of tasks is to be without it, where there is one.
+    pub(crate) tasks_max: Option<i64>,
     /// Closed by the kernel when this process dies.
     _lifeline: PipeWriter,
 }
@@ -29,7 +31,7 @@ impl Placeholder {
             let mut hold = children::hold();
             let (pid, pidfd) = guard::spawn_placeholder(reader.as_fd())?;
             let pid = Pid::new(pid).ok_or(Errno::RANGE)?;
-            Ok(Self { child: hold.adopt(pid, pidfd), _lifeline: lifeline })
+            Ok(Self { child: hold.adopt(pid, pidfd), tasks_max: None, _lifeline: lifeline })
         };
         start().map_err(|err| Error::Placeholder { unit: unit.name.clone(), err })
     }
@@ -54,7 +56,12 @@ mod tests {
 
     #[test]
     fn it_has_no_descriptor_but_its_lifeline_and_is_gone_when_dropped() {
-        let unit = Unit { name: "x.scope".to_owned(), slice: "a.slice".to_owned(), bus: super::super::Bus::System };
+        let unit = Unit {
+            name: "x.scope".to_owned(),
+            slice: "a.slice".to_owned(),
+            bus: super::super::Bus::System,
+            token: String::new(),
+        };
         let placeholder = Placeholder::start(&unit).unwrap();
         let process = std::path::PathBuf::from(format!("/proc/{}", placeholder.pid()));
         // It closes them as its first deed.
