@@ -13,6 +13,7 @@ use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
 use crate::children;
+use crate::program::scratch;
 
 /// How much of a failed hook's output goes into its error, in bytes.
 const OUTPUT_KEPT: u64 = 4096;
@@ -252,11 +253,6 @@ fn command(surroundings: Surroundings<'_>, hook: &Hook, path: &Path) -> Command 
     }
     command.stdin(Stdio::null());
     command
-}
-
-/// A file in memory: a hook that writes much must not block on a pipe that nobody reads.
-fn scratch() -> std::io::Result<File> {
-    Ok(rustix::fs::memfd_create("rtc-hook", rustix::fs::MemfdFlags::CLOEXEC)?.into())
 }
 
 fn tail(output: &mut File) -> std::io::Result<String> {

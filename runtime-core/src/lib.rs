@@ -27,6 +27,7 @@ pub mod init;
 mod limited;
 pub mod memory;
 mod netlink;
+mod program;
 pub mod resctrl;
 mod rootfs;
 mod seccomp;

@@ -6,13 +6,17 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use oci_spec::runtime::{Linux, LinuxIdMapping};
 use rustix::fs::StatVfsMountFlags;
 
 use crate::rootfs::id_lines;
-use crate::{ContainerId, Error, Pid, Result, children};
+use crate::{ContainerId, Error, Pid, Result, program};
+
+/// For a program that asks the system's databases, which may be across a network.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// For a process in a new user namespace that waits for it.
 pub(super) fn write(id: &ContainerId, linux: Option<&Linux>, pid: Pid) -> Result<()> {
@@ -98,20 +102,17 @@ fn run_program(pid: Pid, kind: &Kind, maps: &[LinuxIdMapping]) -> Result<(), IdM
     let search = std::env::var_os("PATH").unwrap_or_default();
     let path = find(kind.program, &search).ok_or(IdMapsError::Missing { program: kind.program })?;
     let mut command = Command::new(&path);
-    command.arg(pid.to_string()).stdin(Stdio::null());
+    command.arg(pid.to_string());
     for map in maps {
         command.args([map.container_id(), map.host_id(), map.size()].map(|number| number.to_string()));
     }
-    let output = {
-        // A child of ours that nobody else may reap.
-        let _hold = children::hold();
-        command.output().map_err(|err| IdMapsError::Execute { path: path.clone(), err })?
-    };
-    if output.status.success() {
+    let ended = program::run(&mut command, b"", DEADLINE);
+    let ended = ended.map_err(|err| IdMapsError::Execute { path: path.clone(), err })?;
+    if ended.code == 0 {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned();
-    let output = if said.is_empty() { output.status.to_string() } else { said };
+    let said = String::from_utf8_lossy(&ended.output).trim().to_owned();
+    let output = if said.is_empty() { format!("it ended with {}", ended.code) } else { said };
     let hint = powerless(&path).unwrap_or_else(|| unlisted(kind));
     Err(IdMapsError::Failed { path, output, hint })
 }

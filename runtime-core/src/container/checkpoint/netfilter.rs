@@ -1,12 +1,13 @@
 //! CRIU's locks of a network, removed: `table inet CRIU-…` of nftables, and the chain `CRIU` of iptables.
 
-use std::io::{self, Write};
-use std::process::{Command, Stdio};
+use std::io;
+use std::process::Command;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
 
-use crate::children;
+use crate::program;
 
 /// linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 const BATCH_BEGIN: u16 = 0x10;
@@ -24,6 +25,8 @@ const HEADER: usize = 16;
 const RESTORE: [&str; 2] = ["iptables-restore", "ip6tables-restore"];
 /// Seconds for the lock that they share with others: the container is frozen meanwhile.
 const WAIT: &str = "--wait=5";
+/// For each of these programs: more than they wait for the lock.
+const DEADLINE: Duration = Duration::from_secs(10);
 const SAVE: [&str; 2] = ["iptables-save", "ip6tables-save"];
 /// What CRIU tells them, as they save it, and what undoes it, in this order.
 const UNDO: [(&str, &str); 3] = [
@@ -85,17 +88,18 @@ fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Of what iptables there is, where CRIU has told it something.
+/// Of what iptables there is, where CRIU has told it something. The chain has one name whoever has made it: not to be called
+/// where another CRIU may be at work.
 pub(super) fn delete_chain() -> io::Result<()> {
     for (save, restore) in SAVE.into_iter().zip(RESTORE) {
-        let saved = match run(Command::new(save).args(["-t", "filter"]), None) {
+        let saved = match run(Command::new(save).args(["-t", "filter"]), "") {
             Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
             saved => saved?,
         };
         let undo = undo(&saved);
         if !undo.is_empty() {
             let input = format!("*filter\n{undo}COMMIT\n");
-            run(Command::new(restore).args([WAIT, "--noflush"]), Some(&input))?;
+            run(Command::new(restore).args([WAIT, "--noflush"]), &input)?;
         }
     }
     Ok(())
@@ -107,20 +111,15 @@ fn undo(saved: &str) -> String {
     UNDO.iter().filter(|(what, _)| is_there(what)).map(|(_, undo)| *undo).collect()
 }
 
-/// What it wrote on standard output.
-fn run(command: &mut Command, input: Option<&str>) -> io::Result<String> {
-    let (stdin, mut writer) = io::pipe()?;
-    let (mut reader, stdout) = io::pipe()?;
-    command.stdin(stdin).stdout(stdout).stderr(Stdio::null());
-    let child = children::spawn(command)?;
-    // Its ends are to be its own.
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    writer.write_all(input.unwrap_or_default().as_bytes())?;
-    drop(writer);
-    let output = io::read_to_string(&mut reader)?;
-    match child.wait()?.code {
+fn run(command: &mut Command, input: &str) -> io::Result<String> {
+    let ended = program::run(command, input.as_bytes(), DEADLINE)?;
+    let output = String::from_utf8_lossy(&ended.output).into_owned();
+    match ended.code {
         0 => Ok(output),
-        code => Err(io::Error::other(format!("{} ended with {code}", command.get_program().display()))),
+        code => {
+            let name = program::shown(command);
+            Err(io::Error::other(format!("{name} ended with {code}: {}", output.trim_end())))
+        }
     }
 }
 
@@ -146,8 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_fed_and_read() {
-        assert_eq!(run(&mut Command::new("cat"), Some("abc")).unwrap(), "abc");
-        assert!(run(&mut Command::new("false"), None).unwrap_err().to_string().contains("false ended with 1"));
+    fn a_program_that_fails_says_why() {
+        let err = run(Command::new("sh").args(["-c", "echo no >&2; exit 3"]), "").unwrap_err();
+        assert_eq!(err.to_string(), "sh ended with 3: no");
     }
 }
