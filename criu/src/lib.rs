@@ -31,7 +31,7 @@ mod worker;
 
 pub use binary::{Criu, Feature, MINIMUM, Version};
 pub use error::{Error, Failure, Result};
-pub use log::{logged_mount_dir, logged_run_ids, logged_version};
+pub use log::{LoggedLock, logged_mount_dir, logged_network_lock, logged_run_ids, logged_version};
 pub use notify::{Answer, Notification, NotificationKind, Notify};
 pub use options::{
     After, CgroupMode, CgroupRoot, Common, CpuInfo, CpuInfoAction, DumpOptions, ExtMount, FeatureCheck, Features,

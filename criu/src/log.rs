@@ -1,7 +1,7 @@
 //! The end of CRIU's log: what went wrong, in CRIU's words.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -82,6 +82,34 @@ fn mount_dir_of(head: &str) -> Option<PathBuf> {
     const PREFIX: &str = "/tmp/.criu.mntns.";
     let name: String = head.split_once(PREFIX)?.1.chars().take_while(char::is_ascii_alphanumeric).collect();
     (name.len() == 6).then(|| PathBuf::from(format!("{PREFIX}{name}")))
+}
+
+/// What a CRIU has done about the network that it dumps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoggedLock {
+    Never,
+    /// It has begun to lock it, or more.
+    Locked,
+    /// It has begun to unlock it, or more.
+    Unlocked,
+}
+
+/// Reads the whole log.
+///
+/// # Errors
+/// It cannot be read.
+pub fn logged_network_lock(log: &Path) -> io::Result<LoggedLock> {
+    let mut last = LoggedLock::Never;
+    for line in BufReader::new(File::open(log)?).split(b'\n') {
+        let said = message(&String::from_utf8_lossy(&line?));
+        // Some versions name the part of CRIU first.
+        match said.strip_prefix("net: ").unwrap_or(&said) {
+            "Lock network" => last = LoggedLock::Locked,
+            "Unlock network" => last = LoggedLock::Unlocked,
+            _ => {}
+        }
+    }
+    Ok(last)
 }
 
 pub(crate) fn version_of(head: &str) -> Option<String> {
@@ -187,6 +215,19 @@ mod tests {
         assert_eq!(mount_dir_of(mounts).unwrap(), Path::new("/tmp/.criu.mntns.4LQJeP"));
         assert_eq!(mount_dir_of("/tmp/.criu.mntns./x"), None);
         assert_eq!(version_of("(00.1) Error (criu/x.c:1): y\n"), None);
+    }
+
+    #[test]
+    fn the_last_word_about_the_network_counts() {
+        let last = |text: &str| {
+            let log = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(log.path(), text).unwrap();
+            logged_network_lock(log.path()).unwrap()
+        };
+        assert_eq!(last("(00.01) Version: 4.2.1\n(00.02) x: Lock network\n"), LoggedLock::Never);
+        assert_eq!(last("(00.01) net: Lock network\n(00.02) Running network-lock scripts\n"), LoggedLock::Locked);
+        assert_eq!(last("(00.01) Lock network\n(00.02) Dumping\n(00.03) net: Unlock network\n"), LoggedLock::Unlocked);
+        assert!(logged_network_lock(Path::new("/does/not/exist")).is_err());
     }
 
     #[test]

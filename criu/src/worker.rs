@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use proto::criu::rpc::{CriuOpts, CriuReq, CriuReqType, CriuResp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::binary::Criu;
 use crate::channel::{Channel, Received};
@@ -273,6 +274,9 @@ impl Child {
             tracing::warn!(pid = self.process.pid(), ?patience, "criu does not end: killing it and its children");
             descendants::kill(self.process.pid(), self.process.pidfd());
         }
+        if was_killed(self.process.pidfd()) {
+            descendants::kill_group(self.process.pid());
+        }
         match self.process.wait() {
             Ok(status) => self.status = Some(status),
             Err(err) => {
@@ -281,6 +285,12 @@ impl Child {
             }
         }
     }
+}
+
+/// Of a child that has ended, which is not reaped by this. CRIU that ends by itself leaves nobody.
+fn was_killed(pidfd: BorrowedFd<'_>) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    matches!(waitid(WaitId::PidFd(pidfd), options), Ok(Some(status)) if status.killed() || status.dumped())
 }
 
 fn exits_within(pidfd: BorrowedFd<'_>, patience: Duration) -> bool {
