@@ -78,7 +78,7 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     let files = manifest.as_ref().map(|manifest| manifest.stdio_files.as_slice()).unwrap_or_default();
     let descriptors = images.descriptors.as_deref().unwrap_or_default();
     let stdio = stdio::settle(descriptors, files, &create.stdio);
-    let stdio = stdio.and_then(|stdio| input::give(&unread, stdio)).map_err(failed(id))?;
+    let stdio = stdio.and_then(|stdio| input::make_room(&unread, stdio)).map_err(failed(id))?;
     let mut state = new_state(create, &stdio, process, &namespaces, &cgroup)?;
     let directory = Directory::new(&create.root, id);
     let annotated = annotations::read(&state.annotations).map_err(failed(id))?;
@@ -191,8 +191,8 @@ struct Arriving<'a> {
     /// Go back when the process has been ended.
     devices: Option<Moved>,
     state: State,
-    /// Typed into the terminal that was, and not read.
-    typed: &'a [u8],
+    unread: &'a Carried,
+    stdio: &'a Stdio,
     /// What the standard input was, if the container is to have a terminal.
     terminal: Option<&'a str>,
     /// The network namespace is new, and its loopback device is down.
@@ -226,7 +226,8 @@ impl Restore<'_> {
             linux: create.spec.linux().as_ref(),
             devices: None,
             state,
-            typed: &self.unread.taken,
+            unread: &self.unread,
+            stdio: &self.stdio,
             terminal: match &create.stdio {
                 Stdio::Terminal => self.images.descriptors.iter().flatten().map(String::as_str).next().or(Some("")),
                 Stdio::Fds { .. } => None,
@@ -365,8 +366,9 @@ impl Arriving<'_> {
             Notification::SetupNamespaces { pid } => self.arrived(pid)?,
             Notification::PostSetupNamespaces if self.loopback => self.bring_loopback_up()?,
             Notification::PostRestore { .. } => {
-                self.type_again()?;
                 self.directory.write(&self.state)?;
+                self.type_again()?;
+                input::give(self.unread, self.stdio).map_err(failed(self.id))?;
             }
             Notification::OrphanPtsMaster(master) if self.is_console(&master) => self.console = Some(master),
             _ => {}
@@ -403,7 +405,7 @@ impl Arriving<'_> {
     fn type_again(&self) -> Result<()> {
         let Some(console) = self.console.as_ref().filter(|_| typed::possible()) else { return Ok(()) };
         let refused = CheckpointError::file("put the unread input into", "the new terminal");
-        typed::give(console, self.typed).map_err(refused).map_err(failed(self.id))
+        typed::give(console, &self.unread.taken).map_err(refused).map_err(failed(self.id))
     }
 
     fn bring_loopback_up(&self) -> Result<()> {

@@ -15,6 +15,7 @@ use crate::scene::{Bundle, COUNT, Counter, chain, ok, pipes};
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a container runs on when criu is killed", killed),
     ("a container runs on when criu hangs", hangs),
+    ("a lock of the network that is another's stays", lock_of_another),
     ("a restore whose criu is killed or hangs leaves nothing", restore),
 ];
 
@@ -48,8 +49,9 @@ const INJECTS: &str = "Parasite syscall_ip";
 /// The last that it logs before it does so again to take its code out.
 const TAKES_OUT: &str = "Dumping core";
 
-/// Where CRIU is, by what it has logged: it holds the processes, has locked the network, writes the memory by its code in
+/// Where CRIU is, by what it has logged: it has just begun, holds the processes, has locked the network, writes the memory by its code in
 /// them (TCP sockets are in repair mode by then), and lets them go.
+const BEGINS: &str = "Running on";
 const HOLDS: &str = "Seized task";
 const LOCKED: &str = "Lock network";
 const WRITES: &str = "Transferring pages";
@@ -163,6 +165,35 @@ fn options(bundle: &Bundle, lock: NetworkLock) -> CheckpointOptions {
     options.criu.tcp_established = true;
     options.criu.network_lock = Some(lock);
     options
+}
+
+/// As another dump has it, of a container in the same network.
+fn lock_of_another() {
+    let bundle = Bundle::new(COUNT);
+    let mut counter = bundle.start();
+    assert_eq!(counter.next(), 0);
+    let net = format!("--net=/proc/{}/ns/net", counter.container.pid().unwrap());
+    let options = options(&bundle, NetworkLock::Iptables);
+    let log = bundle.path().join("work/dump.log");
+    for _ in 0..10 {
+        fs::remove_dir_all(bundle.path().join("work")).ok();
+        // It may be there already.
+        Command::new("nsenter").args([&net, "iptables", "-N", "CRIU"]).status().unwrap();
+        let (struck, result) = thread::scope(|scope| {
+            let striker = scope.spawn(|| strike(&log, BEGINS, Fate::Killed));
+            let result = counter.container.checkpoint(&options);
+            (striker.join().unwrap(), result)
+        });
+        let locked = fs::read_to_string(&log).is_ok_and(|log| log.contains(LOCKED));
+        if struck && !locked {
+            assert!(result.is_err());
+            assert!(network_rules(&counter).contains("CRIU"), "{}", network_rules(&counter));
+            counter.goes_on_after(0);
+            return counter.kill();
+        }
+        fs::remove_dir_all(&options.image_dir).ok();
+    }
+    panic!("not struck before it locked the network");
 }
 
 /// It can still be checkpointed and restored.

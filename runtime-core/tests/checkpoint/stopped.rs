@@ -10,7 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::scene::{Bundle, COUNT, Counter, chain, ok};
 
-pub(crate) const TESTS: &[(&str, fn())] = &[("a stopped process is carried as it is", stopped)];
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("a stopped process is carried as it is", stopped),
+    ("a stopped process is found where the kernel has no names", without_names),
+];
 
 /// Far less than a CRIU that hangs is waited for.
 const SOON: Duration = Duration::from_secs(10);
@@ -63,5 +66,31 @@ fn stopped() {
     wait_for(&counter, ") T ", true);
     signal(&counter, Signal::CONT);
     counter.goes_on_after(last);
+    counter.kill();
+}
+
+/// As in a kernel without CONFIG_KALLSYMS.
+fn without_names() {
+    let bundle = Bundle::new(COUNT);
+    let mut counter = bundle.start();
+    assert_eq!(counter.next(), 0);
+    let nameless = bundle.path().join("nameless");
+    fs::write(&nameless, "0").unwrap();
+    let wchan = format!("/proc/{}/wchan", counter.container.pid().unwrap());
+    let bind = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some(&nameless), wchan.as_str(), None::<&str>, bind, None::<&str>).unwrap();
+    // Also of one that runs.
+    for (signal_before, state) in [(Signal::CONT, false), (Signal::STOP, true)] {
+        signal(&counter, signal_before);
+        wait_for(&counter, ") T ", state);
+        let began = Instant::now();
+        counter.snapshot(bundle.images("one"));
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        assert_eq!(counter.container.status().unwrap(), Status::Running);
+        wait_for(&counter, ") T ", state);
+    }
+    nix::mount::umount(wchan.as_str()).unwrap();
+    signal(&counter, Signal::CONT);
+    counter.goes_on_after(0);
     counter.kill();
 }

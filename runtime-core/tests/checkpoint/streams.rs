@@ -121,6 +121,19 @@ fn unread_input() {
     let all = let_go(&bundle, &container, started, &mut output);
     assert_eq!(all, format!("{taken} in hand in the fifo"));
 
+    // A restore that fails has put nothing into the new one.
+    let mut failing = Bundle::new(CAT_LATER);
+    failing.spec["hooks"] = json!({"createRuntime": [{"path": "/bin/false"}]});
+    let (reader, mut stdin) = io::pipe().unwrap();
+    stdin.write_all(b"own").unwrap();
+    drop(stdin);
+    let (Stdio::Fds { stdout, stderr, .. }, _) = pipes() else { panic!("a terminal") };
+    let stdio = Stdio::Fds { stdin: reader.try_clone().unwrap().into(), stdout, stderr };
+    let options = RestoreOptions::new(failing.options("fifth", stdio), images.clone());
+    let refused = Container::restore(options).err().unwrap();
+    assert!(chain(&refused).contains("hook /bin/false ended with 1"), "{}", chain(&refused));
+    assert_eq!(io::read_to_string(reader).unwrap(), "own");
+
     // A file cannot have it before its own.
     let file = || OwnedFd::from(tempfile::tempfile_in(bundle.path()).unwrap());
     let stdio = Stdio::Fds { stdin: file(), stdout: file(), stderr: file() };

@@ -17,7 +17,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use criu::{Answer, Notification};
+use criu::{Answer, LoggedLock, Notification};
 use nix::sched::{CloneFlags, setns};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
@@ -50,7 +50,7 @@ impl<'a> Aftermath<'a> {
 
     /// After a dump that ended the container for good: the network that it had joined is unlocked for its others.
     pub(super) fn leave(&self, log: &Path) {
-        if let Err(err) = self.unlock(log) {
+        if let Err(err) = self.unlock(log, None) {
             self.warn("unlock the network", &err);
         }
     }
@@ -61,12 +61,12 @@ impl<'a> Aftermath<'a> {
     }
 
     /// After a dump that failed. Does nothing where CRIU has taken everything back itself.
-    pub(super) fn take_back(&self, log: &Path) {
+    pub(super) fn take_back(&self, log: &Path, failure: &criu::Error) {
         match self.container.pids() {
             Ok(pids) => pids.into_iter().for_each(|pid| self.end_repair(pid)),
             Err(err) => self.warn("list the processes", &err),
         }
-        if let Err(err) = self.unlock(log) {
+        if let Err(err) = self.unlock(log, Some(failure)) {
             self.warn("unlock the network", &err);
         }
     }
@@ -92,15 +92,25 @@ impl<'a> Aftermath<'a> {
     }
 
     /// In the network namespace of the container.
-    fn unlock(&self, log: &Path) -> io::Result<()> {
+    fn unlock(&self, log: &Path, failure: Option<&criu::Error>) -> io::Result<()> {
         let (Some(network), Some(init)) = (&self.network, self.init) else { return Ok(()) };
         let names = table_names(criu::logged_run_ids(log), init);
+        // The chain has the same name for all: it may be that of another dump, of a container in the same network.
+        let chain = match criu::logged_network_lock(log) {
+            Ok(LoggedLock::Never) => false,
+            Ok(LoggedLock::Locked) => true,
+            // It may have been killed in the middle of that, unless it had a last word.
+            Ok(LoggedLock::Unlocked) => !matches!(failure, Some(criu::Error::Failed { .. })),
+            // It did not come so far as to have a log.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => false,
+            Err(err) => return Err(err),
+        };
         // A thread for it alone, which joins the namespace and ends in it.
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("criu-unlock".to_owned()).spawn_scoped(scope, || {
                 setns(network, CloneFlags::CLONE_NEWNET)?;
                 names.iter().try_for_each(|name| netfilter::delete_table(name))?;
-                netfilter::delete_chain()
+                if chain { netfilter::delete_chain() } else { Ok(()) }
             })?;
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })

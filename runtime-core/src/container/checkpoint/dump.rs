@@ -15,11 +15,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::aftermath::Aftermath;
 use super::error::CheckpointError;
-use super::frozen::{Holds, freeze, settle};
+use super::frozen::{Holds, freeze, settle, with_roll_back};
 use super::guard::Guard;
 use super::hold::HeldDump;
 use super::host::Host;
 use super::images::Images;
+use super::input::Reader;
 use super::manifest::{self, Manifest, Timings};
 use super::options::{CheckpointOptions, Checkpointed, CriuOptions, External, NetworkLock, PageServer, Transport};
 use super::swrk::Plain;
@@ -29,7 +30,7 @@ use super::{
     preflight, programs, stdio,
 };
 use crate::container::{Container, Status, notify};
-use crate::{Error, Pid, Result, Signal};
+use crate::{Error, Pid, Result, Signal, limited};
 
 pub(super) const LOG: &str = "dump.log";
 
@@ -165,15 +166,16 @@ impl Dump<'_> {
         // Until the end, when the processes read on themselves or are gone.
         let held = self.options.input.as_ref().map(|input| input.hold()).transpose();
         let held = held.map_err(CheckpointError::file("hold back", "standard input")).map_err(self.failed())?;
+        let stdin = manifest.descriptors.first().map_or("", String::as_str).to_owned();
+        let reader = Reader::find(&self.container.pids()?, &stdin);
         let mut notify = |notification: Notification, criu: BorrowedFd<'_>| {
             tracing::debug!(id = %self.container.id(), ?notification, "checkpoint");
             match notification {
                 Notification::PostDump => {
                     stdio::take_positions(&mut manifest.stdio_files, self.pid);
-                    let stdin = manifest.descriptors.first().map_or("", String::as_str);
                     let dir = &self.options.image_dir;
                     let terminal = manifest.terminal.then_some(self.pid);
-                    manifest.unread = input::save(&self.container.pids()?, terminal, stdin, held.as_ref(), dir)?;
+                    manifest.unread = input::save(&self.container.pids()?, terminal, &reader, held.as_ref(), dir)?;
                     manifest.criu = criu::logged_version(&self.work.path().join(LOG)).unwrap_or_default();
                     manifest.write(&self.options.image_dir)?;
                     self.hold(criu)?;
@@ -226,18 +228,17 @@ impl Dump<'_> {
         let aftermath = Aftermath::new(self.container);
         let dumped = worker.run(&mut aftermath.around(notify), self.options.limit);
         match &dumped {
-            Err(_) => aftermath.take_back(&self.work.path().join(LOG)),
+            Err(err) => aftermath.take_back(&self.work.path().join(LOG), err),
             // CRIU leaves the lock to a restore, which takes place elsewhere.
             Ok(_) if self.options.holder.is_some() => aftermath.leave(&self.work.path().join(LOG)),
             Ok(_) => {}
         }
-        settle(self.container, self.paused && (dumped.is_err() || !ends));
+        let settled = settle(self.container, self.paused && (dumped.is_err() || !ends));
         // The container is as it shall be.
         drop(self.guard.take());
-        dumped.map_err(|err| {
-            let err = self.work.keep_log(err, LOG, &self.container.state.bundle);
-            criu_failed(self.container)(self.criu.blame(err, MINIMUM, &Plain))
-        })
+        let Err(err) = dumped else { return settled };
+        let err = self.work.keep_log(err, LOG, &self.container.state.bundle);
+        Err(with_roll_back(criu_failed(self.container)(self.criu.blame(err, MINIMUM, &Plain)), settled))
     }
 
     fn failed(&self) -> impl Fn(CheckpointError) -> Error {
@@ -333,7 +334,9 @@ fn describe(
         version: manifest::VERSION,
         id: container.id().to_string(),
         created: u64::try_from(created.as_nanos()).unwrap_or(u64::MAX),
-        spec_digest: manifest::digest(&fs::read(&config).map_err(CheckpointError::file("read", &config))?),
+        spec_digest: manifest::digest(
+            &limited::read(&config, limited::DOCUMENT).map_err(CheckpointError::file("read", &config))?,
+        ),
         options: CriuOptions {
             network_lock: told.network_lock.or_else(network_lock),
             empty_net_ns: told.empty_net_ns || network::leave_empty(spec, pid),

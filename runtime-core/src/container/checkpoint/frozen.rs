@@ -10,7 +10,8 @@
 //! So after the freeze such pairs are looked for, and if there is one the container runs for a moment and is frozen again.
 //!
 //! With a process that a signal has stopped the freezer of cgroup v1 is in CRIU's way ([`stopped`]): CRIU then holds the
-//! processes itself, each by ptrace.
+//! processes itself, each by ptrace. A kernel that does not tell of a frozen process whether it is stopped is asked while the
+//! processes run.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::error::CheckpointError;
-use super::stopped;
+use super::stopped::{self, Sight};
 use crate::container::Container;
 use crate::container::kill::DEADLINE;
 use crate::sys::process::share_memory;
@@ -50,17 +51,16 @@ pub(super) fn freeze(container: &Container, paused: bool, only_frozen: bool) -> 
     let refused = |err| Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err };
     let until = Instant::now() + PATIENCE;
     let [mut moment, longest] = MOMENT;
+    // A paused one is not seen running.
+    let mut seen_running = paused;
     loop {
         if !paused {
             cgroup.freeze(DEADLINE).map_err(container.cgroup_failed())?;
         }
-        let obstacle = match look(container) {
+        let obstacle = match look(container, seen_running) {
             Ok(None) => return Ok(Holds::Freezer),
             Ok(Some(obstacle)) => obstacle,
-            Err(err) => {
-                settle(container, paused);
-                return Err(err);
-            }
+            Err(err) => return Err(with_roll_back(err, settle(container, paused))),
         };
         if !paused {
             cgroup.thaw(DEADLINE).map_err(container.cgroup_failed())?;
@@ -75,6 +75,14 @@ pub(super) fn freeze(container: &Container, paused: bool, only_frozen: bool) -> 
                 return Err(refused(CheckpointError::Vfork { pid }));
             }
             Obstacle::Vfork(pid) => pid,
+            Obstacle::Unseen => {
+                seen_running = true;
+                match stopped::look(&container.pids()?) {
+                    Sight::Stopped(pid) if only_frozen => return Err(refused(CheckpointError::Stopped { pid })),
+                    Sight::Stopped(_) => return Ok(Holds::Criu),
+                    Sight::NoneStopped | Sight::Hidden => continue,
+                }
+            }
         };
         tracing::debug!(id = %container.id(), %pid, "a vfork is under way: not yet");
         thread::sleep(moment);
@@ -84,7 +92,7 @@ pub(super) fn freeze(container: &Container, paused: bool, only_frozen: bool) -> 
 
 /// Whatever CRIU did to the freezer: the container is to be frozen afterwards if it was before and lives, and else not.
 /// What is to die must be thawed too (cgroup v1).
-pub(super) fn settle(container: &Container, frozen: bool) {
+pub(super) fn settle(container: &Container, frozen: bool) -> Result<()> {
     let cgroup = &container.state.cgroup;
     let settled = match cgroup.frozen() {
         Ok(now) if now == frozen => Ok(()),
@@ -92,8 +100,13 @@ pub(super) fn settle(container: &Container, frozen: bool) {
         Ok(_) => cgroup.thaw(DEADLINE),
         Err(err) => Err(err),
     };
-    if let Err(err) = settled {
-        tracing::warn!(id = %container.id(), err = &err as &dyn std::error::Error, "freezer after a checkpoint");
+    settled.map_err(container.cgroup_failed())
+}
+
+pub(super) fn with_roll_back(err: Error, undone: Result<()>) -> Error {
+    match undone {
+        Ok(()) => err,
+        Err(roll_back) => Error::RollBack { err: Box::new(err), roll_back: Box::new(roll_back) },
     }
 }
 
@@ -101,12 +114,21 @@ pub(super) fn settle(container: &Container, frozen: bool) {
 enum Obstacle {
     Stopped(Pid),
     Vfork(Pid),
+    /// Whether a process is stopped is to be looked at while it is not frozen.
+    Unseen,
 }
 
-fn look(container: &Container) -> Result<Option<Obstacle>> {
+fn look(container: &Container, seen_running: bool) -> Result<Option<Obstacle>> {
     let pids = container.pids()?;
-    let stopped = container.state.cgroup.has_v1_freezer().then(|| stopped::find(&pids)).flatten();
-    Ok(stopped.map(Obstacle::Stopped).or_else(|| in_vfork(container, pids).map(Obstacle::Vfork)))
+    if container.state.cgroup.has_v1_freezer() {
+        match stopped::look(&pids) {
+            Sight::NoneStopped => {}
+            Sight::Stopped(pid) => return Ok(Some(Obstacle::Stopped(pid))),
+            Sight::Hidden if seen_running => {}
+            Sight::Hidden => return Ok(Some(Obstacle::Unseen)),
+        }
+    }
+    Ok(in_vfork(container, pids).map(Obstacle::Vfork))
 }
 
 /// A process of the container that still has its parent's memory. One vfork without CLONE_VM, which no library makes, is

@@ -7,7 +7,8 @@
 //! ```
 //! - At the checkpoint the writer is told to hold still before the processes do. When they are dumped and not yet ended or
 //!   resumed, what is in the pipe, with the writer and in its fifo is copied, not taken: if they run on, they read it too.
-//! - At the restore it is the first that the new pipe has in it.
+//! - At the restore it is the first that the new pipe has in it. It is put there when all else is restored, before anything
+//!   runs: of a restore that fails the pipe's owner has lost nothing.
 //!
 //! Output needs none of this. Its reader outlives the processes and reads to the end: what they have written is in the old
 //! container's output, and the new pipe begins empty.
@@ -77,19 +78,19 @@ pub(crate) struct Carried {
     pub(crate) waiting: Vec<u8>,
 }
 
-/// Copies the unread input of a frozen container into the image directory. `terminal` is the init if it has one, `link` what
-/// its standard input was, `pids` who may have it.
+/// Copies the unread input of a frozen container into the image directory. `terminal` is the init if it has one, `reader` who
+/// had its standard input before, `pids` who may have it.
 pub(crate) fn save(
     pids: &[Pid],
     terminal: Option<Pid>,
-    link: &str,
+    reader: &Reader<'_>,
     held: Option<&Held>,
     dir: &Path,
 ) -> Result<Option<Unread>, CheckpointError> {
     let failed = || CheckpointError::file("copy the unread", "standard input");
     let mut bytes = match terminal {
         Some(init) => typed::copy(init).map_err(failed())?,
-        None => in_pipe(pids, link)?,
+        None => in_pipe(reader.now(pids))?,
     };
     let unread = bytes.len();
     if let Some(held) = held {
@@ -114,21 +115,50 @@ pub(crate) fn save(
     Ok(Some(Unread { taken: unread, waiting: bytes.len() - unread }))
 }
 
-/// The input may be open in any process of the container, and in none: then nobody would read it.
-fn in_pipe(pids: &[Pid], link: &str) -> Result<Vec<u8>, CheckpointError> {
-    if !link.starts_with("pipe:") {
-        return Ok(Vec::new());
-    }
-    let Some(path) = pids.iter().find_map(|&pid| reader_of(pid, link)) else { return Ok(Vec::new()) };
+/// What is in the pipe, which may be open in any process of the container, and in none: then nobody would read it.
+fn in_pipe(reader: Option<PathBuf>) -> Result<Vec<u8>, CheckpointError> {
+    let Some(path) = reader else { return Ok(Vec::new()) };
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let open = openat(CWD, &path, flags, Mode::empty()).map_err(io::Error::from);
     open.and_then(|pipe| peek(&pipe)).map_err(CheckpointError::file("copy the unread input in", path))
 }
 
+/// A process's descriptor that is the container's standard input.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    link: &'a str,
+    /// Below /proc; none if no process has it.
+    path: Option<PathBuf>,
+}
+
+impl<'a> Reader<'a> {
+    /// Looks at all descriptors of all processes, which are better not frozen meanwhile: there may be thousands. `link` is what
+    /// the standard input was; nobody reads one that is no pipe.
+    pub(crate) fn find(pids: &[Pid], link: &'a str) -> Self {
+        let path = link.starts_with("pipe:").then(|| find_reader(pids, link)).flatten();
+        Self { link, path }
+    }
+
+    /// Where it is by now. Whoever has none has got it from whoever had it: if none had it before, none has.
+    fn now(&self, pids: &[Pid]) -> Option<PathBuf> {
+        let path = self.path.as_ref()?;
+        if is(path, self.link) { Some(path.clone()) } else { find_reader(pids, self.link) }
+    }
+}
+
+fn find_reader(pids: &[Pid], link: &str) -> Option<PathBuf> {
+    let first = pids.iter().map(|pid| PathBuf::from(format!("/proc/{pid}/fd/0"))).find(|path| is(path, link));
+    first.or_else(|| pids.iter().find_map(|&pid| reader_of(pid, link)))
+}
+
 /// A descriptor of the process that is the pipe of this name.
 fn reader_of(pid: Pid, link: &str) -> Option<PathBuf> {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
-    fds.map(|fd| fd.path()).find(|path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == link))
+    fds.map(|fd| fd.path()).find(|path| is(path, link))
+}
+
+fn is(path: &Path, link: &str) -> bool {
+    fs::read_link(path).is_ok_and(|target| target.as_os_str() == link)
 }
 
 /// What is in a pipe or fifo, which keeps it.
@@ -161,15 +191,20 @@ pub(crate) fn load(dir: &Path, unread: Unread) -> Result<Carried, CheckpointErro
     Ok(Carried { taken, waiting })
 }
 
-/// Puts it into the new standard input, before anything else that comes; a terminal gets it later. `/dev/null` makes way for
-/// a pipe that ends behind it.
-pub(crate) fn give(carried: &Carried, stdio: Stdio) -> Result<Stdio, CheckpointError> {
-    let bytes = [carried.taken.as_slice(), &carried.waiting].concat();
+impl Carried {
+    fn bytes(&self) -> Vec<u8> {
+        [self.taken.as_slice(), &self.waiting].concat()
+    }
+}
+
+/// Makes room for it in the new standard input, in which nothing changes; a terminal gets it elsewhere. `/dev/null` makes way
+/// for a pipe that ends behind it.
+pub(crate) fn make_room(carried: &Carried, stdio: Stdio) -> Result<Stdio, CheckpointError> {
+    let length = carried.taken.len() + carried.waiting.len();
     match stdio {
-        Stdio::Fds { stdin, stdout, stderr } if !bytes.is_empty() => {
-            let failed = CheckpointError::file("put the unread input into", "the new standard input");
-            let given = put_first(stdin, bytes).map_err(failed)?;
-            let stdin = given.ok_or(CheckpointError::NoPlaceForInput)?;
+        Stdio::Fds { stdin, stdout, stderr } if length > 0 => {
+            let failed = CheckpointError::file("make room for the unread input in", "the new standard input");
+            let stdin = with_room(stdin, length).map_err(failed)?.ok_or(CheckpointError::NoPlaceForInput)?;
             Ok(Stdio::Fds { stdin, stdout, stderr })
         }
         stdio => Ok(stdio),
@@ -177,26 +212,46 @@ pub(crate) fn give(carried: &Carried, stdio: Stdio) -> Result<Stdio, CheckpointE
 }
 
 /// `None` for what can hold no input for a later reader.
-fn put_first(stdin: OwnedFd, mut bytes: Vec<u8>) -> io::Result<Option<OwnedFd>> {
+fn with_room(stdin: OwnedFd, length: usize) -> io::Result<Option<OwnedFd>> {
     let stat = fstat(&stdin)?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Fifo => {
-            let reopen = |flags| -> io::Result<OwnedFd> {
-                let path = format!("/proc/self/fd/{}", stdin.as_raw_fd());
-                Ok(openat(CWD, path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)
-            };
-            // Whoever holds its other end may have been quick.
-            bytes.extend(drain(&reopen(OFlags::RDONLY)?)?);
-            fill(&reopen(OFlags::WRONLY)?, &bytes)?;
-            Ok(Some(stdin))
-        }
-        FileType::CharacterDevice if stat.st_rdev == makedev(1, 3) => {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-            fill(&writer, &bytes)?;
-            Ok(Some(reader))
-        }
-        _ => Ok(None),
+    let pipe = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo => stdin,
+        FileType::CharacterDevice if stat.st_rdev == makedev(1, 3) => pipe_with(PipeFlags::CLOEXEC)?.0,
+        _ => return Ok(None),
+    };
+    enlarge(&pipe, length)?;
+    Ok(Some(pipe))
+}
+
+fn enlarge(pipe: &OwnedFd, length: usize) -> io::Result<()> {
+    if length > fcntl_getpipe_size(pipe)? {
+        fcntl_setpipe_size(pipe, length)?;
     }
+    Ok(())
+}
+
+/// Puts it into the new standard input, which has [room](make_room) for it, before anything else that comes. As late as can
+/// be: it cannot be taken back.
+pub(crate) fn give(carried: &Carried, stdio: &Stdio) -> Result<(), CheckpointError> {
+    let bytes = carried.bytes();
+    match stdio {
+        Stdio::Fds { stdin, .. } if !bytes.is_empty() => put_first(stdin, bytes)
+            .map_err(CheckpointError::file("put the unread input into", "the new standard input")),
+        _ => Ok(()),
+    }
+}
+
+fn put_first(stdin: &OwnedFd, mut bytes: Vec<u8>) -> io::Result<()> {
+    let reopen = |flags| -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", stdin.as_raw_fd());
+        Ok(openat(CWD, path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)
+    };
+    let (reader, writer) = (reopen(OFlags::RDONLY)?, reopen(OFlags::WRONLY)?);
+    // Whoever holds its other end may have been quick.
+    let waiting = usize::try_from(ioctl_fionread(&reader)?).unwrap_or(0);
+    enlarge(&writer, bytes.len().saturating_add(waiting))?;
+    bytes.extend(drain(&reader)?);
+    fill(&writer, &bytes)
 }
 
 fn drain(pipe: &OwnedFd) -> io::Result<Vec<u8>> {
@@ -210,9 +265,7 @@ fn drain(pipe: &OwnedFd) -> io::Result<Vec<u8>> {
 
 /// Of an empty pipe.
 fn fill(pipe: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
-    if bytes.len() > fcntl_getpipe_size(pipe)? {
-        fcntl_setpipe_size(pipe, bytes.len())?;
-    }
+    enlarge(pipe, bytes.len())?;
     match rustix::io::write(pipe, bytes)? {
         written if written == bytes.len() => Ok(()),
         _ => Err(io::ErrorKind::WriteZero.into()),
@@ -234,10 +287,32 @@ mod tests {
     }
 
     fn given(stdin: OwnedFd, carried: &Carried) -> Result<PipeReader, CheckpointError> {
-        match give(carried, Stdio::Fds { stdin, stdout: null(), stderr: null() })? {
+        let stdio = make_room(carried, Stdio::Fds { stdin, stdout: null(), stderr: null() })?;
+        give(carried, &stdio)?;
+        match stdio {
             Stdio::Fds { stdin, .. } => Ok(stdin.into()),
             Stdio::Terminal => panic!("a terminal"),
         }
+    }
+
+    #[test]
+    fn a_reader_is_found_again_where_it_is_by_then() {
+        let (reader, writer) = io::pipe().unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd())).unwrap();
+        let link = link.to_str().unwrap();
+        let pids = [Pid::new(std::process::id().cast_signed()).unwrap()];
+        // The writer's link is the same.
+        drop(writer);
+        let path = |fd: i32| PathBuf::from(format!("/proc/{}/fd/{fd}", pids[0]));
+        let found = Reader::find(&pids, link);
+        assert_eq!(found.now(&pids), Some(path(reader.as_raw_fd())));
+        let other = reader.try_clone().unwrap();
+        drop(reader);
+        assert_eq!(found.now(&pids), Some(path(other.as_raw_fd())));
+        drop(other);
+        assert_eq!(found.now(&pids), None);
+        assert_eq!(Reader::find(&pids, link).now(&pids), None);
+        assert_eq!(Reader::find(&pids, "/dev/null").now(&pids), None);
     }
 
     #[test]
@@ -265,6 +340,18 @@ mod tests {
         let mut text = String::new();
         stdin.read_to_string(&mut text).unwrap();
         assert_eq!(text, "first second third last");
+    }
+
+    #[test]
+    fn room_alone_changes_nothing() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"own").unwrap();
+        drop(writer);
+        let stdio = Stdio::Fds { stdin: reader.into(), stdout: null(), stderr: null() };
+        let Stdio::Fds { stdin, .. } = make_room(&carried(b"first", b""), stdio).unwrap() else { panic!("a terminal") };
+        let mut text = String::new();
+        PipeReader::from(stdin).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "own");
     }
 
     #[test]

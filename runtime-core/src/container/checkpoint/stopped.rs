@@ -11,17 +11,44 @@ use crate::Pid;
 /// Where such a process waits in the kernel, as proc_pid_wchan(5) names it.
 const WAITS_IN: &str = "do_signal_stop";
 
-/// One of these that is stopped. They may be frozen.
-pub(super) fn find(pids: &[Pid]) -> Option<Pid> {
-    pids.iter().copied().find(|pid| {
+/// What the same file has in a kernel that knows no names (without CONFIG_KALLSYMS).
+const NAMELESS: &str = "0";
+
+/// What is seen of processes, which may be frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    NoneStopped,
+    /// One of those that are.
+    Stopped(Pid),
+    /// Not to be told as long as they are frozen.
+    Hidden,
+}
+
+pub(super) fn look(pids: &[Pid]) -> Sight {
+    let mut seen = Sight::NoneStopped;
+    for &pid in pids {
         let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // Since Linux 6.1 a frozen one is in state D, whatever it was in before.
-        match state(&String::from_utf8_lossy(&stat)) {
-            Some('T') => true,
-            Some('D') => fs::read(format!("/proc/{pid}/wchan")).is_ok_and(|name| name == WAITS_IN.as_bytes()),
-            _ => false,
+        let wchan = || fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+        match judge(&String::from_utf8_lossy(&stat), wchan) {
+            Some(true) => return Sight::Stopped(pid),
+            Some(false) => {}
+            None => seen = Sight::Hidden,
         }
-    })
+    }
+    seen
+}
+
+/// Whether it is stopped, if that can be seen.
+fn judge(stat: &str, wchan: impl FnOnce() -> String) -> Option<bool> {
+    match state(stat) {
+        Some('T') => Some(true),
+        // Since Linux 6.1 a frozen one is in state D, whatever it was in before.
+        Some('D') => match wchan() {
+            name if name == NAMELESS => None,
+            name => Some(name == WAITS_IN),
+        },
+        _ => Some(false),
+    }
 }
 
 /// Field 3 of proc_pid_stat(5).
@@ -43,21 +70,33 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = Pid::new(child.id().cast_signed()).unwrap();
         let own = Pid::new(std::process::id().cast_signed()).unwrap();
-        let becomes = |expected: Option<Pid>| {
+        let becomes = |expected: Sight| {
             let until = Instant::now() + Duration::from_secs(5);
-            while find(&[own, pid]) != expected && Instant::now() < until {
+            while look(&[own, pid]) != expected && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            find(&[own, pid]) == expected
+            look(&[own, pid]) == expected
         };
-        let running = becomes(None);
+        let running = becomes(Sight::NoneStopped);
         kill_process(RawPid::from_child(&child), Signal::STOP).unwrap();
-        let stopped = becomes(Some(pid));
+        let stopped = becomes(Sight::Stopped(pid));
         kill_process(RawPid::from_child(&child), Signal::CONT).unwrap();
-        let goes_on = becomes(None);
+        let goes_on = becomes(Sight::NoneStopped);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(running && stopped && goes_on, "{running} {stopped} {goes_on}");
         assert_eq!(state("7 (a) b) D 1"), Some('D'));
+    }
+
+    #[test]
+    fn a_frozen_process_is_known_by_where_it_waits_if_that_has_a_name() {
+        let judged = |stat, wchan: &str| judge(stat, || wchan.to_owned());
+        assert_eq!(judged("7 (a) D 1", "do_signal_stop"), Some(true));
+        assert_eq!(judged("7 (a) D 1", "__refrigerator"), Some(false));
+        assert_eq!(judged("7 (a) D 1", "0"), None);
+        assert_eq!(judged("7 (a) T 1", "0"), Some(true));
+        assert_eq!(judged("7 (a) S 1", "0"), Some(false));
+        // Gone.
+        assert_eq!(judged("", ""), Some(false));
     }
 }
