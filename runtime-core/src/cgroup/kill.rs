@@ -1,6 +1,7 @@
 //! Signals to every process of a cgroup.
 
-use std::os::fd::AsFd;
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ use crate::{Pid, Signal};
 
 /// How long `signal` waits for the subtree to stop before it signals a moving target.
 const FREEZE: Duration = Duration::from_millis(500);
+
+/// Descriptors of processes that are open at the same time.
+const AT_ONCE: usize = 128;
 
 pub(super) fn kill(cgroup: &Cgroup, deadline: Duration) -> Result<(), Error> {
     let until = Instant::now() + deadline;
@@ -120,22 +124,41 @@ pub(super) fn signal(cgroup: &Cgroup, signal: Signal) -> Result<(), Error> {
 fn send(cgroup: &Cgroup, number: Signal) -> Result<(), Error> {
     let Some(dir) = cgroup.main_dir() else { return Ok(()) };
     let mut first = Ok(());
-    for pid in directory::pids(&dir.path)? {
-        first = first.and(send_one(&dir.path, pid, number));
+    for some in directory::pids(&dir.path)?.chunks(AT_ONCE) {
+        first = first.and(send_to(&dir.path, some, number));
     }
     first
 }
 
-fn send_one(path: &Path, pid: Pid, number: Signal) -> Result<(), Error> {
-    let sent = rustix::process::Pid::from_raw(pid.as_raw())
-        .ok_or(rustix::io::Errno::SRCH)
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
-        .and_then(|pidfd| pidfd_signal(pidfd.as_fd(), number.as_raw()))
-        .map_err(|err| Errno::from_raw(err.raw_os_error()));
-    match sent {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(err) => Err(Error::Signal { pid, signal: number.as_raw(), path: path.to_owned(), err }),
+fn send_to(path: &Path, pids: &[Pid], number: Signal) -> Result<(), Error> {
+    let opened = |&pid| open(path, pid, number).map(|pidfd| pidfd.map(|pidfd| (pid, pidfd))).transpose();
+    let pidfds: Vec<(Pid, OwnedFd)> = pids.iter().filter_map(opened).collect::<Result<_, _>>()?;
+    // A pid may have been given to another since it was read: who has it now and is in a list that is made later is one of
+    // the cgroup's.
+    let still: HashSet<Pid> = directory::pids(path)?.into_iter().collect();
+    let mut first = Ok(());
+    for (pid, pidfd) in pidfds.iter().filter(|(pid, _)| still.contains(pid)) {
+        let sent = match pidfd_signal(pidfd.as_fd(), number.as_raw()) {
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            sent => sent.map_err(|err| failed(path, *pid, number, err)),
+        };
+        first = first.and(sent);
     }
+    first
+}
+
+/// `None` for a process that has ended.
+fn open(path: &Path, pid: Pid, number: Signal) -> Result<Option<OwnedFd>, Error> {
+    let Some(raw) = rustix::process::Pid::from_raw(pid.as_raw()) else { return Ok(None) };
+    match pidfd_open(raw, PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => Ok(None),
+        opened => opened.map(Some).map_err(|err| failed(path, pid, number, err)),
+    }
+}
+
+fn failed(path: &Path, pid: Pid, number: Signal, err: rustix::io::Errno) -> Error {
+    let err = Errno::from_raw(err.raw_os_error());
+    Error::Signal { pid, signal: number.as_raw(), path: path.to_owned(), err }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `kill`: a signal to the init, or to all.
 
-use std::os::fd::AsFd;
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -12,6 +13,9 @@ use crate::{Error, Pid, Result, Signal};
 
 /// How long the processes of a container may take to end, and to freeze.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Descriptors of processes that are open at the same time.
+const AT_ONCE: usize = 128;
 
 pub(super) fn kill(container: &Container, signal: Signal, all: bool) -> Result<()> {
     // In a pid namespace that it shares, the init does not take the others with it.
@@ -71,15 +75,36 @@ fn kill_without_cgroup(container: &Container, signal: Signal) -> Result<()> {
     if pids.is_empty() {
         return Err(not_running(container));
     }
-    pids.into_iter().try_for_each(|pid| send(container, pid, signal))
+    pids.chunks(AT_ONCE).try_for_each(|some| send_still(container, some, signal))
+}
+
+/// A pid may have been given to another since it was listed: who has it now and is in a list that is made later is one of the
+/// container's.
+fn send_still(container: &Container, pids: &[Pid], signal: Signal) -> Result<()> {
+    let opened = |&pid| open(container, pid).map(|pidfd| pidfd.map(|pidfd| (pid, pidfd))).transpose();
+    let pidfds: Vec<(Pid, OwnedFd)> = pids.iter().filter_map(opened).collect::<Result<_>>()?;
+    let still: HashSet<Pid> = container.pids()?.into_iter().collect();
+    let mut ours = pidfds.iter().filter(|(pid, _)| still.contains(pid));
+    ours.try_for_each(|(_, pidfd)| send_to(container, pidfd, signal))
 }
 
 fn send(container: &Container, pid: Pid, signal: Signal) -> Result<()> {
-    let Some(raw) = rustix::process::Pid::from_raw(pid.as_raw()) else { return Ok(()) };
-    let sent = pidfd_open(raw, PidfdFlags::empty()).and_then(|pidfd| pidfd_signal(pidfd.as_fd(), signal.as_raw()));
-    match sent {
+    open(container, pid)?.map_or(Ok(()), |pidfd| send_to(container, &pidfd, signal))
+}
+
+/// `None` for a process that has ended.
+fn open(container: &Container, pid: Pid) -> Result<Option<OwnedFd>> {
+    let Some(raw) = rustix::process::Pid::from_raw(pid.as_raw()) else { return Ok(None) };
+    match pidfd_open(raw, PidfdFlags::empty()) {
         // A zombie, or a thread that is none of a group's leaders.
-        Err(Errno::SRCH | Errno::INVAL) => Ok(()),
+        Err(Errno::SRCH | Errno::INVAL) => Ok(None),
+        opened => opened.map(Some).map_err(|err| system(container, "open a process", err)),
+    }
+}
+
+fn send_to(container: &Container, pidfd: &OwnedFd, signal: Signal) -> Result<()> {
+    match pidfd_signal(pidfd.as_fd(), signal.as_raw()) {
+        Err(Errno::SRCH) => Ok(()),
         other => other.map_err(|err| system(container, "signal a process", err)),
     }
 }
