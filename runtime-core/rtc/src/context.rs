@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
-use runtime_core::container::Container;
+use runtime_core::container::{Bus, CgroupDriver, Container};
 use runtime_core::{ContainerId, caller};
 use rustix::fs::{Mode, OFlags};
 
@@ -20,7 +20,7 @@ pub(crate) struct Context {
     /// The root is not the default one.
     pub(crate) root_given: bool,
     /// systemd is to make the cgroups of new containers.
-    pub(crate) systemd_cgroup: bool,
+    systemd_cgroup: bool,
     /// As it was given.
     rootless: String,
 }
@@ -43,6 +43,11 @@ impl Context {
     /// Whether a new container may do without cgroups that this process may not make.
     pub(crate) fn rootless_cgroup(&self) -> Result<bool, Error> {
         Ok(parse_rootless(&self.rootless)?.unwrap_or_else(caller::is_unprivileged))
+    }
+
+    /// Who makes the cgroups of new containers.
+    pub(crate) fn cgroup_driver(&self) -> CgroupDriver {
+        if self.systemd_cgroup { CgroupDriver::Systemd(Bus::System) } else { CgroupDriver::Cgroupfs }
     }
 
     /// # Errors

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use runtime_core::Pid;
 use runtime_core::children::Child;
-use runtime_core::container::{Bus, CgroupDriver, Container, CreateOptions, Started, Stdio};
+use runtime_core::container::{Container, CreateOptions, Started, Stdio};
 
 use crate::bundle::Bundle;
 use crate::checkpoint::absolute;
@@ -87,9 +87,7 @@ impl New {
         options.preserve_fds = passed.fds;
         options.notify_socket = Host::given().is_some();
         options.rootless_cgroup = context.rootless_cgroup()?;
-        if context.systemd_cgroup {
-            options.cgroup_driver = CgroupDriver::Systemd(Bus::System);
-        }
+        options.cgroup_driver = context.cgroup_driver();
         Ok(options)
     }
 }

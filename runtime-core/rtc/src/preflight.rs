@@ -1,6 +1,7 @@
 //! `--check` of `rtc checkpoint` and `rtc restore`: what would stand in the way.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,6 +9,9 @@ use runtime_core::container::{HostDescription, Report, Severity};
 
 use crate::error::Error;
 use crate::output;
+
+/// Bytes of the description of a host; it has some hundred. What is longer is cut off, and so none.
+const LONGEST: u64 = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -45,7 +49,9 @@ pub(crate) fn describe_host() -> Result<ExitCode, Error> {
 }
 
 pub(crate) fn read_target(path: &Path) -> Result<HostDescription, Error> {
-    let bytes = fs::read(path).map_err(|err| Error::File { operation: "read", path: path.to_owned(), err })?;
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+    read.map_err(|err| Error::File { operation: "read", path: path.to_owned(), err })?;
     serde_json::from_slice(&bytes).map_err(|err| Error::Target { path: path.to_owned(), err })
 }
 
@@ -75,6 +81,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("host.json");
         assert!(matches!(read_target(&path), Err(Error::File { .. })));
+        assert!(matches!(read_target(Path::new("/dev/zero")), Err(Error::Target { .. })));
         fs::write(&path, "{}").unwrap();
         assert!(matches!(read_target(&path), Err(Error::Target { .. })));
         fs::write(&path, serde_json::to_string(&HostDescription::of_this_machine()).unwrap()).unwrap();

@@ -125,8 +125,14 @@ impl Restore {
         let new = self.new.absolute()?;
         let bundle = Bundle::load(new.bundle.as_deref(), new.config.as_deref())?;
         if self.check {
-            let check =
-                RestoreCheck { id: &new.id()?, image_dir: &image_dir, bundle: &bundle.path, spec: &bundle.spec };
+            let check = RestoreCheck {
+                id: &new.id()?,
+                image_dir: &image_dir,
+                bundle: &bundle.path,
+                spec: &bundle.spec,
+                config: bundle.config.as_deref(),
+                cgroup_driver: context.cgroup_driver(),
+            };
             return preflight::print(&Container::check_restore(&check)?, self.format, "restored");
         }
         let mut launch = match self.detach {

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use runtime_core::container::{
-    CheckpointOptions, Container, FindingKind, HostDescription, Report, RestoreCheck, Severity, Status, Stdio,
+    CgroupDriver, CheckpointOptions, Container, FindingKind, HostDescription, Report, RestoreCheck, Severity, Status,
+    Stdio,
 };
 use runtime_core::{ContainerId, ErrorKind};
 use serde_json::json;
@@ -258,7 +259,18 @@ fn no_space() {
     options.skip_preflight = true;
     let err = counter.container.checkpoint(&options).unwrap_err();
     assert!(chain(&err).contains("o space left on device"), "{}", chain(&err));
-    counter.kill();
+    nix::mount::umount(&small).unwrap();
+
+    // What an earlier checkpoint takes there is free again when it is replaced, and what else there is stays.
+    let data = Some("size=64m");
+    nix::mount::mount(Some("small"), &small, Some("tmpfs"), nix::mount::MsFlags::empty(), data).unwrap();
+    let images = small.join("images");
+    fs::create_dir(&images).unwrap();
+    fs::write(images.join("pages-9.img"), vec![7; 58 << 20]).unwrap();
+    assert!(look(&counter, &images).refuses());
+    fs::rename(images.join("pages-9.img"), images.join("pages-1.img")).unwrap();
+    ok(counter.container.checkpoint(&CheckpointOptions::new(images)));
+    counter.gone(137, 0);
     nix::mount::umount(&small).unwrap();
 }
 
@@ -404,10 +416,20 @@ fn restore() {
     let images = bundle.images("one");
     counter.freeze_dry(images.clone(), 0);
     let id = ContainerId::parse("second").unwrap();
+    let config = std::cell::RefCell::new(None);
     let check = |bundle: &Bundle| {
+        let config = config.borrow().clone();
         bundle.write_config();
         let spec = serde_json::from_value(bundle.spec.clone()).unwrap();
-        ok(Container::check_restore(&RestoreCheck { id: &id, image_dir: &images, bundle: bundle.path(), spec: &spec }))
+        let asked = RestoreCheck {
+            id: &id,
+            image_dir: &images,
+            bundle: bundle.path(),
+            spec: &spec,
+            config: config.as_deref(),
+            cgroup_driver: CgroupDriver::Cgroupfs,
+        };
+        ok(Container::check_restore(&asked))
     };
     let kinds =
         |report: &Report| report.findings.iter().map(|finding| (finding.kind, finding.severity)).collect::<Vec<_>>();
@@ -416,6 +438,14 @@ fn restore() {
     let good = bundle.spec.clone();
     bundle.spec["hostname"] = json!("other");
     assert_eq!(kinds(&check(&bundle)), [(FindingKind::Spec, Severity::Warn)]);
+    // The spec's own file, where it is another, and no file without an end.
+    let elsewhere = bundle.path().join("elsewhere.json");
+    fs::write(&elsewhere, serde_json::to_vec(&good).unwrap()).unwrap();
+    config.replace(Some(elsewhere));
+    assert_eq!(kinds(&check(&bundle)), []);
+    config.replace(Some("/dev/zero".into()));
+    assert_eq!(kinds(&check(&bundle)), [(FindingKind::Spec, Severity::Warn)]);
+    config.replace(None);
     bundle.spec = good.clone();
     bundle.spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/data");
     assert!(kinds(&check(&bundle)).contains(&(FindingKind::Mount, Severity::Refuse)));

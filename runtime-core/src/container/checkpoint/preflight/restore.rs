@@ -7,14 +7,15 @@ use oci_spec::runtime::Spec;
 
 use super::host::{self, HostDescription};
 use super::report::{Kind, Report};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, CgroupDriver};
 use crate::container::checkpoint::manifest::{Manifest, digest};
 use crate::container::checkpoint::mounts::From;
 use crate::container::checkpoint::{self, CheckpointError, inventory, namespaces, network};
 use crate::container::class::NewClass;
 use crate::container::{net_devices, notify};
 use crate::error::chain;
-use crate::{ContainerId, Error, Result};
+use crate::spec::CONFIG;
+use crate::{ContainerId, Error, Result, limited};
 
 /// What is asked about.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,9 @@ pub struct RestoreCheck<'a> {
     pub image_dir: &'a Path,
     pub bundle: &'a Path,
     pub spec: &'a Spec,
+    /// Absolute; where the spec is from, if not from the bundle's config.json.
+    pub config: Option<&'a Path>,
+    pub cgroup_driver: CgroupDriver,
 }
 
 /// Whether the images could be restored as this container, here and now. Nothing is made.
@@ -87,12 +91,14 @@ fn check_stdio(images: &Images, spec: &Spec, report: &mut Report) {
 
 /// A new name and a new place change the spec of every container that is restored elsewhere, so that this only warns.
 fn check_spec(asked: &RestoreCheck<'_>, manifest: &Manifest, report: &mut Report) {
-    let config = std::fs::read(asked.bundle.join("config.json")).unwrap_or_default();
-    if digest(&config) != manifest.spec_digest {
-        let what = format!("{} is not the one of the checkpoint", asked.bundle.join("config.json").display());
-        let why = "what the processes have at their start (arguments, user, capabilities) comes from the images";
-        report.warn(Kind::Spec, None, what, why, "see that mounts and namespaces are the same");
+    let config = asked.config.map_or_else(|| asked.bundle.join(CONFIG), Path::to_owned);
+    let read = limited::read(&config, limited::DOCUMENT);
+    if read.is_ok_and(|bytes| digest(&bytes) == manifest.spec_digest) {
+        return;
     }
+    let what = format!("{} is not the one of the checkpoint", config.display());
+    let why = "what the processes have at their start (arguments, user, capabilities) comes from the images";
+    report.warn(Kind::Spec, None, what, why, "see that mounts and namespaces are the same");
 }
 
 /// A rootfs is the right one if the programs that run are in it, of the same size: CRIU maps them again, compares the sizes
@@ -139,8 +145,8 @@ fn check_host_devices(asked: &RestoreCheck<'_>, manifest: &Manifest, report: &mu
 
 fn check_mounts(asked: &RestoreCheck<'_>, manifest: &Manifest, report: &mut Report) -> Result<()> {
     let id = asked.id;
-    let path = asked.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup = Cgroup::new(id, path).map_err(|err| Error::Cgroup { id: id.clone(), err })?;
+    let cgroup = Cgroup::of_spec(id, asked.spec, asked.cgroup_driver);
+    let cgroup = cgroup.map_err(|err| Error::Cgroup { id: id.clone(), err })?;
     let mut refuse = |what: String, err: &str| {
         let remedy = "give the container this mount, with a source that exists";
         report.refuse(Kind::Mount, None, what, err, remedy);

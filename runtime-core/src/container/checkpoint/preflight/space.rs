@@ -1,5 +1,7 @@
 //! Whether the images have room.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{statfs, statvfs};
@@ -11,6 +13,9 @@ use crate::container::checkpoint::options::CheckpointOptions;
 /// Filesystems on which a byte takes a byte (linux/magic.h): ext4, XFS and tmpfs. Others may compress.
 const PLAIN: [i64; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
 
+/// Bytes (stat(2)).
+const BLOCK: u64 = 512;
+
 /// Files of a process in the images: core, mm, pagemap, ids and fs, at the least.
 const FILES: u64 = 5;
 
@@ -19,6 +24,7 @@ pub(super) fn check(options: &CheckpointOptions, processes: &[Process], report: 
     let Some(there) = options.image_dir.ancestors().find(|path| path.exists()) else { return };
     let Ok(filesystem) = statvfs(there) else { return };
     let free = filesystem.f_bfree.saturating_mul(filesystem.f_frsize);
+    let free = free.saturating_add(replaced(&options.image_dir, processes.len()));
     // Elsewhere, or in part in an earlier checkpoint.
     let elsewhere = options.page_server.is_some() || options.lazy_pages || options.parent.is_some();
     let needed: u64 = processes.iter().map(|process| process.anonymous).sum();
@@ -36,6 +42,13 @@ pub(super) fn check(options: &CheckpointOptions, processes: &[Process], report: 
         let why = format!("it has {inodes} inodes free, and the images are {files} files at the least");
         add(&options.image_dir, Severity::Refuse, why, report);
     }
+}
+
+/// Bytes of an earlier checkpoint's pages, which CRIU truncates before it writes: it numbers them from 1 on, one for each
+/// process at the least.
+fn replaced(dir: &Path, processes: usize) -> u64 {
+    let blocks = |number| fs::metadata(dir.join(format!("pages-{number}.img"))).map_or(0, |old| old.blocks());
+    (1..=processes).map(blocks).sum::<u64>().saturating_mul(BLOCK)
 }
 
 fn add(dir: &Path, severity: Severity, why: String, report: &mut Report) {
