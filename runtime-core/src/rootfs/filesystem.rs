@@ -55,11 +55,13 @@ pub(super) fn mount(tree: &Tree, entry: &Entry, name: &str, source: &str) -> Res
 }
 
 /// The host's /sys in place of a new sysfs, as crun has it. With all that is below, for a part of it alone cannot be
-/// bound in a user namespace; so that "ro" has to reach the cgroups there too (CVE-2023-25809).
+/// bound in a user namespace. Read-only whatever the spec says, and throughout: it is the whole host's, its cgroups too
+/// (CVE-2023-25809).
 fn host_sysfs(entry: &Entry) -> Result<OwnedFd, Error> {
     let failed = |err| Error::Bind { source_path: SYS.into(), target: entry.target.clone(), err };
     let mount = tree::clone_host(Path::new(SYS), true).map_err(failed)?;
-    let attr = MountAttr { set: entry.options.attrs.set, ..MountAttr::default() };
+    let set = entry.options.attrs.set | u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+    let attr = MountAttr { set, ..MountAttr::default() };
     mount_setattr(&mount, true, attr).map_err(failed)?;
     Ok(mount)
 }

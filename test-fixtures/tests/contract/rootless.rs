@@ -173,14 +173,16 @@ fn one_id(host: &Host) {
         // The cgroups of the host are covered, though a bind of /sys has them below it.
         configure(host, "ls /sys/fs/cgroup; touch /sys/fs/cgroup/x 2>/dev/null || echo no", |_| ());
         assert_eq!(run_ok(host), "no");
-        // On the host's network sysfs is the host's, and nothing in it can be written, its cgroups neither.
-        configure(host, "ls /sys/class/net; mkdir /sys/fs/cgroup/tester/x 2>/dev/null || echo no", |spec| {
-            let mounts = spec["mounts"].as_array_mut().unwrap();
-            mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup" && mount["destination"] != "/sys");
-            mounts
-                .push(json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "ro"]}));
-        });
-        assert_eq!(run_ok(host), "lo\nno");
+        // On the host's network sysfs is the host's, and nothing in it can be written, its cgroups neither, asked for or not.
+        for access in ["ro", "rw"] {
+            configure(host, "ls /sys/class/net; mkdir /sys/fs/cgroup/tester/x 2>/dev/null || echo no", |spec| {
+                let mounts = spec["mounts"].as_array_mut().unwrap();
+                mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup" && mount["destination"] != "/sys");
+                let options = ["nosuid", access];
+                mounts.push(json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": options}));
+            });
+            assert_eq!(run_ok(host), "lo\nno", "{access}");
+        }
         // What cannot be lowered stays.
         configure(host, "cat /proc/self/oom_score_adj", |spec| spec["process"]["oomScoreAdj"] = json!(-500));
         let output = run(host, &[]);

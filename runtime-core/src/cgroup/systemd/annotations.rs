@@ -12,8 +12,19 @@ use super::{Error, gvariant};
 
 pub(crate) const PREFIX: &str = "org.systemd.property.";
 
-/// Would put processes of the host's into the container's cgroup, or the container elsewhere than `cgroupsPath` says.
-const REFUSED: [&str; 4] = ["PIDs", "PIDFDs", "Slice", "ControlGroup"];
+/// Would put processes of the host's into the container's cgroup, or the container elsewhere than `cgroupsPath` says; would let
+/// systemd interfere below the container's cgroup; would allow devices beside those of `linux.resources.devices`.
+const REFUSED: [&str; 9] = [
+    "PIDs",
+    "PIDFDs",
+    "Slice",
+    "ControlGroup",
+    "Delegate",
+    "DelegateControllers",
+    "DelegateSubgroup",
+    "DeviceAllow",
+    "DevicePolicy",
+];
 
 const MILLION: u64 = 1_000_000;
 
