@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use runtime_core::ContainerId;
-use runtime_core::container::{Container, FindingKind, Report, RestoreCheck, Severity};
+use runtime_core::container::{CgroupDriver, Container, FindingKind, Report, RestoreCheck, Severity};
 use serde_json::json;
 
 use crate::scene::{Bundle, COUNT, ok};
@@ -78,7 +78,15 @@ fn look(bundle: &Bundle, images: &Path) -> Report {
     bundle.write_config();
     let id = ContainerId::parse("second").unwrap();
     let spec = serde_json::from_value(bundle.spec.clone()).unwrap();
-    ok(Container::check_restore(&RestoreCheck { id: &id, image_dir: images, bundle: bundle.path(), spec: &spec }))
+    let asked = RestoreCheck {
+        id: &id,
+        image_dir: images,
+        bundle: bundle.path(),
+        spec: &spec,
+        config: None,
+        cgroup_driver: CgroupDriver::Cgroupfs,
+    };
+    ok(Container::check_restore(&asked))
 }
 
 /// By the preflight and by the restore, for the same reason.
