@@ -17,6 +17,7 @@
 //! cgroups-rs. The rest of its zbus starts threads and an executor for what is one call at a time here, and knows no
 //! deadlines. rustbus has both, but is at rest since 2023 and brings older copies of crates that we have.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -73,6 +74,8 @@ pub(super) struct Connection {
     /// The name that who answered our last call has on the bus. Any user can send us a signal there, past what we asked the
     /// bus for; answers come from whom we called alone.
     peer: String,
+    /// Read along with the end of the handshake.
+    ahead: VecDeque<u8>,
     /// Signals that came while an answer was waited for.
     signals: Vec<Message>,
 }
@@ -88,7 +91,15 @@ impl Connection {
             }
             Err(err) => return Err(Error::Connect { address: own, err }),
         };
-        let mut connection = Self { stream, address, serial: 0, by_bus, peer: String::new(), signals: Vec::new() };
+        let mut connection = Self {
+            stream,
+            address,
+            serial: 0,
+            by_bus,
+            peer: String::new(),
+            ahead: VecDeque::new(),
+            signals: Vec::new(),
+        };
         connection.authenticate()?;
         if by_bus {
             let (_name,): (String,) = connection.call(BUS, "Hello", "", &())?;
@@ -99,8 +110,8 @@ impl Connection {
 
     #[cfg(test)]
     pub(super) fn of_stream(stream: UnixStream) -> Self {
-        let (address, peer) = (PathBuf::from("test"), String::new());
-        Self { stream, address, serial: 0, by_bus: false, peer, signals: Vec::new() }
+        let (address, peer, ahead) = (PathBuf::from("test"), String::new(), VecDeque::new());
+        Self { stream, address, serial: 0, by_bus: false, peer, ahead, signals: Vec::new() }
     }
 
     /// Whether the process that listens there has a pid in our pid namespace (unix(7), SO_PEERCRED).
@@ -122,11 +133,19 @@ impl Connection {
         // something more comes, so the first message has to be apart from that.
         self.write(format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n").as_bytes())?;
         let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n") && answer.len() < LINE {
-            let mut byte = [0];
-            self.read(&mut byte, "the handshake", until)?;
-            answer.push(byte[0]);
-        }
+        let end = loop {
+            let line = answer.windows(2).position(|end| end == b"\r\n").map(|at| at + 2);
+            match line {
+                Some(end) => break end,
+                None if answer.len() >= LINE => break answer.len(),
+                None => {}
+            }
+            let mut bytes = [0; LINE];
+            let count = self.read_some(&mut bytes, "the handshake", until)?;
+            answer.extend_from_slice(bytes.get(..count).unwrap_or_default());
+        };
+        // A signal may have come right behind it.
+        self.ahead.extend(answer.drain(end..));
         if !answer.starts_with(b"OK ") {
             let answer = String::from_utf8_lossy(&answer).trim_end().to_owned();
             return Err(Error::Refused { address: self.address.clone(), answer });
@@ -205,8 +224,20 @@ impl Connection {
 
     /// All of `buffer`, or an error at the deadline.
     fn read(&mut self, mut buffer: &mut [u8], operation: &'static str, until: Instant) -> Result<(), Error> {
-        let failed = |err| Error::Socket { operation: "read", address: self.address.clone(), err };
         while !buffer.is_empty() {
+            let count = match self.ahead.is_empty() {
+                true => self.read_some(buffer, operation, until)?,
+                false => self.ahead.read(buffer).unwrap_or(0),
+            };
+            buffer = buffer.split_at_mut(count).1;
+        }
+        Ok(())
+    }
+
+    /// At least one byte of what comes, or an error at the deadline.
+    fn read_some(&mut self, buffer: &mut [u8], operation: &'static str, until: Instant) -> Result<usize, Error> {
+        let failed = |err| Error::Socket { operation: "read", address: self.address.clone(), err };
+        loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Error::Timeout { operation, deadline: DEADLINE });
@@ -214,13 +245,12 @@ impl Connection {
             self.stream.set_read_timeout(Some(left)).map_err(failed)?;
             match self.stream.read(buffer) {
                 Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
-                Ok(count) => buffer = buffer.split_at_mut(count).1,
+                Ok(count) => return Ok(count),
                 // The last is the timeout's, at which the loop looks again.
                 Err(err) if matches!(err.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
                 Err(err) => return Err(failed(err)),
             }
         }
-        Ok(())
     }
 }
 
@@ -267,9 +297,14 @@ mod tests {
             line.clear();
             lines.read_line(&mut line).unwrap();
             assert_eq!(line, "BEGIN\r\n");
-            (&stream).write_all(b"OK 0123\r\n").unwrap();
+            (&stream)
+                .write_all(&[b"OK 0123\r\n".as_slice(), &signal_by(":1.2", "JobRemoved", &(7_u32,))].concat())
+                .unwrap();
         });
         connection.authenticate().unwrap();
+        // What came with it is not lost.
+        let signal = connection.signal("JobRemoved", Instant::now() + DEADLINE).unwrap();
+        assert_eq!(signal.arguments::<(u32,)>("test").unwrap(), (7,));
         peer.join().unwrap();
         let (mut connection, peer) = connected(|stream| {
             (&stream).write_all(b"REJECTED KERBEROS\r\n").unwrap();

@@ -126,7 +126,8 @@ fn number(text: &str, wanted: &Signature) -> Result<Value<'static>> {
             None => (false, text.strip_prefix('+').unwrap_or(text)),
         };
         let parsed = match digits {
-            _ if digits.starts_with(['-', '+']) => None,
+            // A second sign, wherever Rust would take it.
+            _ if !digits.bytes().all(|byte| byte.is_ascii_alphanumeric()) => None,
             _ if digits.starts_with("0x") => i128::from_str_radix(&digits[2..], 16).ok(),
             _ if digits.len() > 1 && digits.starts_with('0') => i128::from_str_radix(digits, 8).ok(),
             _ => digits.parse().ok(),
@@ -332,7 +333,8 @@ impl Parser<'_> {
 
     fn unicode(&mut self, digits: usize) -> Result<char> {
         let text: String = self.left.by_ref().take(digits).collect();
-        let number = u32::from_str_radix(&text, 16).ok().filter(|_| text.len() == digits);
+        let whole = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u32::from_str_radix(&text, 16).ok().filter(|_| whole);
         number.and_then(char::from_u32).ok_or_else(|| format!("{text:?} is no character's number"))
     }
 }
@@ -402,6 +404,10 @@ mod tests {
             "2147483648",
             "08",
             "0x",
+            "0x-5",
+            "-+5",
+            "0+7",
+            "'\\u+12f'",
             "--1",
             "'open",
             "'\\u12'",
