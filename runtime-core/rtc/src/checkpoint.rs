@@ -138,6 +138,10 @@ pub(crate) struct Checkpoint {
     /// End processes that exec has started with the container; a checkpoint does not carry them, and is refused else
     #[arg(long)]
     end_execs: bool,
+
+    /// Keep what a checkpoint that fails has written, to be looked at; it cannot be restored
+    #[arg(long)]
+    keep_images: bool,
 }
 
 impl Checkpoint {
@@ -204,6 +208,7 @@ impl Checkpoint {
         };
         options.external = self.external.clone();
         options.end_execs = self.end_execs;
+        options.keep_images = self.keep_images;
         Ok(options)
     }
 
@@ -272,7 +277,7 @@ mod tests {
             "rtc checkpoint web --image-path /i --work-path w --tcp-established --file-locks --lazy-pages \
              --page-server [::1]:7 --status-fd -1 --manage-cgroups-mode ignore --empty-ns network --leave-running \
              --checksum-pages --tcp-close --ghost-limit 2M --network-lock skip --external mnt[/a]:a \
-             --external tty[1:2] --libdir /p --track-mem --end-execs",
+             --external tty[1:2] --libdir /p --track-mem --end-execs --keep-images",
         );
         let options = options.unwrap();
         assert_eq!(options.image_dir, Path::new("/i"));
@@ -282,7 +287,7 @@ mod tests {
         let criu = options.criu;
         assert!(criu.tcp_established && criu.file_locks && criu.empty_net_ns && !criu.shell_job);
         assert_eq!(criu.manage_cgroups, Some(CgroupMode::Ignore));
-        assert!(criu.tcp_close && criu.track_mem && options.end_execs);
+        assert!(criu.tcp_close && criu.track_mem && options.end_execs && options.keep_images);
         assert_eq!((criu.ghost_limit, criu.network_lock), (Some(2 << 20), Some(NetworkLock::Skip)));
         assert_eq!(criu.libdir.as_deref(), Some(Path::new("/p")));
         assert_eq!(options.external.iter().map(ToString::to_string).collect::<Vec<_>>(), ["mnt[/a]:a", "tty[1:2]"]);

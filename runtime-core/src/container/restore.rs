@@ -25,6 +25,7 @@ use criu::{Answer, CgroupRoot, Common, Criu, Log, MINIMUM, Notification};
 use oci_spec::runtime::{Hook, Linux, Spec};
 
 use super::checkpoint::annotations::{self, Annotated};
+use super::checkpoint::images::refuse_failed;
 use super::checkpoint::input::{self, Carried};
 use super::checkpoint::inventory;
 use super::checkpoint::manifest::Manifest;
@@ -60,6 +61,7 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     spec::check(&create.spec)?;
     checkpoint::check_caller().map_err(failed(id))?;
     // Damaged images are found before anything is made.
+    refuse_failed(&options.image_dir).map_err(failed(id))?;
     let images = Images::read(&options.image_dir).map_err(criu_failed)?;
     let manifest = Manifest::read(&options.image_dir).map_err(failed(id))?;
     if let Some(manifest) = &manifest {

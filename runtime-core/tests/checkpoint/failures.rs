@@ -13,6 +13,7 @@ use crate::scene::{Bundle, COUNT, chain};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a dump that is cut off leaves the container running", cut_off),
+    ("a dump that fails keeps its images where it is told so", kept),
     ("a dump that criu refuses says what to do", refused_by_criu),
     ("a stopped container cannot be checkpointed", stopped),
     ("without criu nothing is touched", no_criu),
@@ -157,6 +158,27 @@ fn undone() {
     let Err(err) = bundle.try_restore("second", &images) else { panic!("restored twice") };
     assert_eq!(err.kind(), ErrorKind::AlreadyExists);
     counter.container.kill(Signal::TERM, false).unwrap();
+    counter.kill();
+}
+
+fn kept() {
+    let bundle = Bundle::new(COUNT);
+    let mut counter = bundle.start();
+    assert_eq!(counter.next(), 0);
+    let images = bundle.images("kept");
+    let mut options = CheckpointOptions::new(images.clone());
+    options.leave_running = true;
+    options.keep_images = true;
+    options.limit = Some(Duration::ZERO);
+    counter.container.checkpoint(&options).unwrap_err();
+    assert!(images.join("descriptors.json").exists());
+    let last = counter.goes_on_after(0);
+    let refused = bundle.refused(&images);
+    assert!(refused.contains("those of a dump that failed"), "{refused}");
+    // One that goes through makes it a checkpoint.
+    let last = counter.freeze_dry(images.clone(), last);
+    let mut counter = bundle.restore("second", &images);
+    counter.goes_on_after(last);
     counter.kill();
 }
 

@@ -1,7 +1,7 @@
 //! Each option, on a container that cannot be dumped without it, or that comes back otherwise.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("files: locks, ghosts, links", files),
     ("a unix socket to the outside", unix_socket),
     ("mounts, plugins, security profile, cgroups", others),
+    ("a restore frees the pages that it has read where it is told so", pages_freed),
     ("a network namespace is left empty where it is told so", empty_network),
 ];
 
@@ -190,4 +191,33 @@ fn empty_network() {
         assert_eq!(devices.count() > 0, carried, "{name}");
     }
     counter.kill();
+}
+
+/// Bytes that the pages take on the disk.
+fn pages(images: &Path) -> u64 {
+    let pages = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("pages-");
+    fs::read_dir(images).unwrap().flatten().filter(pages).map(|entry| entry.metadata().unwrap().blocks() * 512).sum()
+}
+
+fn pages_freed() {
+    let bundle = Bundle::new(COUNT);
+    let mut counter = bundle.start();
+    assert_eq!(counter.next(), 0);
+    let images = bundle.images("one");
+    let last = counter.freeze_dry(images.clone(), 0);
+    let whole = pages(&images);
+    let mut counter = bundle.restore("second", &images);
+    counter.goes_on_after(last);
+    counter.kill();
+    assert_eq!(pages(&images), whole);
+
+    let (stdio, output) = pipes();
+    let mut options = RestoreOptions::new(bundle.options("third", stdio), images.clone());
+    options.criu.auto_dedup = true;
+    let (container, started) = ok(Container::restore(options));
+    let mut counter = Counter { container, started, output };
+    counter.goes_on_after(last);
+    counter.kill();
+    let left = pages(&images);
+    assert!(left < whole / 4, "{left} of {whole} bytes are left");
 }

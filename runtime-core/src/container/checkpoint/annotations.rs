@@ -18,6 +18,7 @@ pub(crate) struct Annotated {
     pub(crate) criu: CriuOptions,
     pub(crate) work_path: Option<PathBuf>,
     pub(crate) end_execs: bool,
+    pub(crate) keep_images: bool,
     pub(crate) external_dump: Vec<External>,
     pub(crate) external_restore: Vec<External>,
     pub(crate) lsm_profile: Option<String>,
@@ -61,6 +62,7 @@ impl Annotated {
             "libdir" => criu.libdir = Some(value.into()),
             "work-path" => self.work_path = Some(value.into()),
             "end-execs" => self.end_execs = flag(value)?,
+            "keep-images" => self.keep_images = flag(value)?,
             "external-dump" => self.external_dump = externals(value)?,
             "external-restore" => self.external_restore = externals(value)?,
             "lsm-profile" => self.lsm_profile = Some(value.to_owned()),
@@ -141,6 +143,7 @@ mod tests {
             "auto-dedup",
             "track-mem",
             "end-execs",
+            "keep-images",
         ];
         let set: Vec<Annotated> = names.iter().map(|name| read_one(name, "true")).collect();
         for (at, one) in set.iter().enumerate() {
@@ -175,7 +178,7 @@ mod tests {
         let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
         let named: Vec<&str> = rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
         // As many as there are arms in `set`.
-        assert_eq!(named.len(), 20);
+        assert_eq!(named.len(), 21);
         for option in named {
             assert_ne!(Annotated::default().set(option, ""), Err(UNKNOWN), "{option}");
         }

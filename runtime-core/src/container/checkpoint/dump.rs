@@ -64,7 +64,7 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
         notify::add_to(&mut spec, container.directory.path());
     }
 
-    let images = Images::new(&options.image_dir).map_err(&failed)?;
+    let images = Images::new(&options.image_dir, options.keep_images || annotated.keep_images).map_err(&failed)?;
     let work = options.work_dir.as_deref().or(annotated.work_path.as_deref());
     let work = Work::new(work, container.directory.path()).map_err(&failed)?;
     let external = [annotated.external_dump.as_slice(), &options.external].concat();

@@ -89,6 +89,9 @@ pub enum CheckpointError {
     )]
     Stopped { pid: Pid },
 
+    #[error("the images in {} are those of a dump that failed: its container ran on", path.display())]
+    FailedDump { path: PathBuf },
+
     /// What the preflight refuses.
     #[error("{0}")]
     Refused(Report),

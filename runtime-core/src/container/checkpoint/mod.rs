@@ -34,7 +34,7 @@ pub(crate) mod fuzzing;
 mod guard;
 mod hold;
 pub(super) mod host;
-mod images;
+pub(super) mod images;
 pub(super) mod input;
 mod inspect;
 pub(super) mod inventory;

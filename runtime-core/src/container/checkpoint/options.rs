@@ -168,6 +168,8 @@ pub struct CheckpointOptions {
     /// What exec's processes are called, for the message.
     pub exec_ids: HashMap<Pid, String>,
     pub criu: CriuOptions,
+    /// What a dump that fails has written stays, to be looked at; it cannot be restored. Without it the directory is as before.
+    pub keep_images: bool,
     /// Do not look for what CRIU would fail at; CRIU finds it, with the container frozen.
     pub skip_preflight: bool,
     /// How long CRIU may take; without it, as long as it wants. The time that `holder` takes does not count.
@@ -196,6 +198,7 @@ impl CheckpointOptions {
             end_execs: false,
             exec_ids: HashMap::new(),
             criu: CriuOptions::default(),
+            keep_images: false,
             skip_preflight: false,
             limit: None,
             stall: STALL,

@@ -8,6 +8,7 @@ use oci_spec::runtime::Spec;
 use super::host::{self, HostDescription};
 use super::report::{Kind, Report};
 use crate::cgroup::{Cgroup, CgroupDriver};
+use crate::container::checkpoint::images::refuse_failed;
 use crate::container::checkpoint::manifest::{Manifest, digest};
 use crate::container::checkpoint::mounts::From;
 use crate::container::checkpoint::{self, CheckpointError, inventory, namespaces, network};
@@ -33,6 +34,9 @@ pub struct RestoreCheck<'a> {
 pub(in crate::container) fn check(asked: &RestoreCheck<'_>) -> Result<Report> {
     let mut report = Report::default();
     host::check_criu(&mut report);
+    if let Err(err) = refuse_failed(asked.image_dir) {
+        images_refused(asked.image_dir, &chain(&err), &mut report);
+    }
     let images = match Images::read(asked.image_dir) {
         Ok(images) => images,
         Err(err) => {
