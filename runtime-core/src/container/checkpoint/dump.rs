@@ -236,9 +236,21 @@ impl Dump<'_> {
         let settled = settle(self.container, self.paused && (dumped.is_err() || !ends));
         // The container is as it shall be.
         drop(self.guard.take());
-        let Err(err) = dumped else { return settled };
+        let Err(err) = dumped else { return self.decided(settled) };
         let err = self.work.keep_log(err, LOG, &self.container.state.bundle);
         Err(with_roll_back(criu_failed(self.container)(self.criu.blame(err, MINIMUM, &Plain)), settled))
+    }
+
+    /// Who has decided that the processes end goes by that, and must not hear afterwards that the dump failed.
+    fn decided(&self, settled: Result<()>) -> Result<()> {
+        match settled {
+            Err(err) if self.options.holder.is_some() => {
+                let err = &err as &dyn StdError;
+                tracing::warn!(id = %self.container.id(), err, "freezer after a checkpoint");
+                Ok(())
+            }
+            settled => settled,
+        }
     }
 
     fn failed(&self) -> impl Fn(CheckpointError) -> Error {
