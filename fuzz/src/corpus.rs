@@ -76,6 +76,7 @@ targets! {
     process: runtime_core,
     resctrl_schemata: runtime_core,
     resources: runtime_core,
+    sealed_image: runtime_core,
     seccomp_filter: runtime_core,
     seccomp_profile: runtime_core,
     spec: runtime_core,

@@ -115,6 +115,13 @@ pub fn manifest(bytes: &[u8]) {
     container::fuzzing::manifest(bytes);
 }
 
+/// A compressed image.
+pub fn sealed_image(bytes: &[u8]) {
+    if let Some((file, _)) = in_memory(bytes) {
+        crate::sealed::fuzzing::image(file);
+    }
+}
+
 /// A seccomp profile.
 pub fn seccomp_profile(bytes: &[u8]) {
     if let Ok(profile) = serde_json::from_slice::<LinuxSeccomp>(bytes) {

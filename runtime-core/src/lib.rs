@@ -30,6 +30,7 @@ mod netlink;
 mod program;
 pub mod resctrl;
 mod rootfs;
+mod sealed;
 mod seccomp;
 pub mod spec;
 mod sys;

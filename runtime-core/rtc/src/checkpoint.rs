@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use runtime_core::container::{
-    CgroupMode, CheckpointOptions, Container, CriuOptions, External, NetworkLock, PageServer, Status,
-    parse_network_lock,
+    CgroupMode, CheckpointOptions, Compression, Container, CriuOptions, External, NetworkLock, PageServer, Recipient,
+    SealOptions, Status, parse_network_lock,
 };
 
 use crate::context::Context;
@@ -102,6 +102,18 @@ pub(crate) struct Checkpoint {
     /// Give the memory a checksum as well, which each restore then compares
     #[arg(long)]
     checksum_pages: bool,
+
+    /// Compress the images on their way to the disk: zstd, or zstd:LEVEL with a level from 1 to 19 [default level: 3]
+    #[arg(long, value_name = "ALGORITHM", num_args = 0..=1, require_equals = true, default_missing_value = "zstd")]
+    compress: Option<Compression>,
+
+    /// Encrypt the images on their way to the disk, for a recipient of age's (age1…); several times for several
+    #[arg(long, value_name = "RECIPIENT")]
+    encrypt_recipient: Vec<Recipient>,
+
+    /// Encrypt the images for the recipients, or for the owners of the identities, in a file of age's
+    #[arg(long, value_name = "FILE")]
+    encrypt_key: Vec<PathBuf>,
 
     /// Only tell what would stand in the way, and touch nothing; fails if the checkpoint would be refused
     #[arg(long)]
@@ -206,6 +218,11 @@ impl Checkpoint {
             track_mem: self.track_mem,
             libdir: self.libdir.as_deref().map(absolute).transpose()?,
         };
+        options.seal = SealOptions {
+            compress: self.compress,
+            recipients: self.encrypt_recipient.clone(),
+            key_files: self.encrypt_key.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
+        };
         options.external = self.external.clone();
         options.end_execs = self.end_execs;
         options.keep_images = self.keep_images;
@@ -277,13 +294,19 @@ mod tests {
             "rtc checkpoint web --image-path /i --work-path w --tcp-established --file-locks --lazy-pages \
              --page-server [::1]:7 --status-fd -1 --manage-cgroups-mode ignore --empty-ns network --leave-running \
              --checksum-pages --tcp-close --ghost-limit 2M --network-lock skip --external mnt[/a]:a \
-             --external tty[1:2] --libdir /p --track-mem --end-execs --keep-images",
+             --external tty[1:2] --libdir /p --track-mem --end-execs --keep-images --compress --encrypt-key k \
+             --encrypt-key /l \
+             --encrypt-recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
         );
         let options = options.unwrap();
         assert_eq!(options.image_dir, Path::new("/i"));
         assert_eq!(options.work_dir, Some(std::env::current_dir().unwrap().join("w")));
         assert!(options.checksum_pages && options.leave_running && options.lazy_pages && !options.pre_dump);
         assert!(options.page_server.is_some() && options.status_fd.is_none());
+        let seal = &options.seal;
+        assert_eq!(seal.compress, Some("zstd".parse().unwrap()));
+        assert_eq!(seal.key_files, [std::env::current_dir().unwrap().join("k"), "/l".into()]);
+        assert!(seal.recipients[0].to_string().starts_with("age1ql3z7hjy54"));
         let criu = options.criu;
         assert!(criu.tcp_established && criu.file_locks && criu.empty_net_ns && !criu.shell_job);
         assert_eq!(criu.manage_cgroups, Some(CgroupMode::Ignore));
@@ -291,6 +314,15 @@ mod tests {
         assert_eq!((criu.ghost_limit, criu.network_lock), (Some(2 << 20), Some(NetworkLock::Skip)));
         assert_eq!(criu.libdir.as_deref(), Some(Path::new("/p")));
         assert_eq!(options.external.iter().map(ToString::to_string).collect::<Vec<_>>(), ["mnt[/a]:a", "tty[1:2]"]);
+    }
+
+    #[test]
+    fn a_compression_may_have_a_level() {
+        let level = |given: &str| options(&format!("rtc checkpoint --compress={given} web")).unwrap().seal.compress;
+        assert_eq!(level("zstd:7").unwrap().to_string(), "zstd:7");
+        // The word behind it is the container's.
+        assert!(options("rtc checkpoint --compress web").unwrap().seal.compress.is_some());
+        assert!(options("rtc checkpoint web").unwrap().seal.compress.is_none());
     }
 
     #[test]

@@ -83,6 +83,10 @@ pub(crate) struct Restore {
     #[arg(long)]
     auto_dedup: bool,
 
+    /// A file of age's identities, one of which opens the checkpoint; one that is not encrypted is then refused
+    #[arg(long, value_name = "FILE")]
+    decrypt_key: Option<PathBuf>,
+
     /// Another security profile, as TYPE:NAME
     #[arg(long, value_name = "TYPE:NAME")]
     lsm_profile: Option<String>,
@@ -122,6 +126,7 @@ impl Restore {
         let image_dir = absolute(self.image_path.as_deref().unwrap_or(Path::new("checkpoint")))?;
         let work_dir = self.work_path.as_deref().map(absolute).transpose()?;
         let libdir = self.libdir.as_deref().map(absolute).transpose()?;
+        let decrypt_key = self.decrypt_key.as_deref().map(absolute).transpose()?;
         let new = self.new.absolute()?;
         let bundle = Bundle::load(new.bundle.as_deref(), new.config.as_deref())?;
         if self.check {
@@ -132,6 +137,7 @@ impl Restore {
                 spec: &bundle.spec,
                 config: bundle.config.as_deref(),
                 cgroup_driver: context.cgroup_driver(),
+                decrypt_key: decrypt_key.as_deref(),
             };
             return preflight::print(&Container::check_restore(&check)?, self.format, "restored");
         }
@@ -155,6 +161,7 @@ impl Restore {
             ..CriuOptions::default()
         };
         options.lazy_pages = self.lazy_pages;
+        options.decrypt_key = decrypt_key;
         options.lsm_profile = self.lsm_profile;
         options.lsm_mount_context = self.lsm_mount_context;
         options.external = self.external;

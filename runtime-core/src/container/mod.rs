@@ -54,13 +54,15 @@ pub use crate::cgroup::{Bus, CgroupDriver, SubCgroup};
 use crate::cgroup::{Details, OomWatch, Stats};
 use crate::children::Child;
 use crate::init::channel::Channel;
+pub use crate::sealed::{Damage, SealError};
 use crate::{ContainerId, Pid, Result, Signal};
 pub use checkpoint::{
-    CgroupMode, Change, CheckpointError, CheckpointOptions, Checkpointed, Checksums, Comparison, CriuOptions,
-    Difference, External, Finding, FindingKind, Held, HeldDump, Holder, HostDescription, Input, Inspection, Maker,
-    MemoryChange, NetworkLock, OptionChange, OwnedFile, PageServer, ProcessName, Record, Report, RestoreCheck,
-    RestoreOptions, RestoreTimings, STALL, Sets, Severity, SizeChange, Stranger, Timings, Transport, Verify,
-    criu_version, parse_ghost_limit, parse_network_lock,
+    CgroupMode, Change, CheckpointError, CheckpointOptions, Checkpointed, Checksums, Comparison, Compression,
+    CriuOptions, Difference, External, Finding, FindingKind, Held, HeldDump, Holder, HostDescription, Input,
+    Inspection, InvalidCompression, InvalidRecipient, Maker, MemoryChange, NetworkLock, OptionChange, OwnedFile,
+    PageServer, ProcessName, Recipient, Record, Report, RestoreCheck, RestoreOptions, RestoreTimings, STALL,
+    SealOptions, SealRecord, Sets, Severity, SizeChange, Stranger, Timings, Transport, Verify, criu_version,
+    parse_ghost_limit, parse_network_lock,
 };
 pub use maps::IdMapsError;
 pub use status::Status;

@@ -30,6 +30,7 @@ use super::checkpoint::input::{self, Carried};
 use super::checkpoint::inventory;
 use super::checkpoint::manifest::Manifest;
 use super::checkpoint::network::{self, is_in_images};
+use super::checkpoint::seal::Source;
 use super::checkpoint::swrk::{InCgroups, Plain, with_root};
 use super::checkpoint::work::{Work, open_dir};
 use super::checkpoint::{
@@ -45,6 +46,7 @@ use crate::cgroup::Cgroup;
 use crate::children::{self, Child};
 use crate::error::RootfsError;
 use crate::rootfs::Plan;
+use crate::sealed::SealError;
 use crate::sys::process::pidfd_signal;
 use crate::{ContainerId, Error, Pid, Result, spec};
 
@@ -62,14 +64,22 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     checkpoint::check_caller().map_err(failed(id))?;
     // Damaged images are found before anything is made.
     refuse_failed(&options.image_dir).map_err(failed(id))?;
-    let images = Images::read(&options.image_dir).map_err(criu_failed)?;
     let manifest = Manifest::read(&options.image_dir).map_err(failed(id))?;
+    let annotated =
+        annotations::read(create.spec.annotations().as_ref().unwrap_or(&HashMap::new())).map_err(failed(id))?;
+    let key = options.decrypt_key.as_deref().or(annotated.decrypt_key.as_deref());
+    let source = Source::open(&options.image_dir, manifest.as_ref(), key).map_err(failed(id))?;
+    if source.is_sealed() && options.lazy_pages {
+        let (what, why) = ("lazy pages", "criu lazy-pages reads the images as they are");
+        return Err(failed(id)(SealError::Unsupported { what, why }.into()));
+    }
+    let images = Images::read(source.dir()).map_err(criu_failed)?;
     if let Some(manifest) = &manifest {
         inventory::check_all(&options.image_dir, manifest).map_err(failed(id))?;
     }
     check_stdio(&images, &create.stdio).map_err(failed(id))?;
     let unread = manifest.as_ref().and_then(|manifest| manifest.unread);
-    let unread = unread.map(|unread| input::load(&options.image_dir, unread)).transpose().map_err(failed(id))?;
+    let unread = unread.map(|unread| input::load(source.dir(), unread)).transpose().map_err(failed(id))?;
     let unread = unread.unwrap_or_default();
     let criu = Criu::find().map_err(criu_failed)?;
 
@@ -83,7 +93,6 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     let stdio = stdio.and_then(|stdio| input::make_room(&unread, stdio)).map_err(failed(id))?;
     let mut state = new_state(create, &stdio, process, &namespaces, &cgroup)?;
     let directory = Directory::new(&create.root, id);
-    let annotated = annotations::read(&state.annotations).map_err(failed(id))?;
     let external = [annotated.external_restore.as_slice(), &options.external].concat();
     let mut spec = create.spec.clone();
     remap(&mut spec, &external);
@@ -106,6 +115,7 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     let restore = Restore {
         options,
         id,
+        source,
         images,
         manifest,
         unread,
@@ -166,6 +176,7 @@ fn remap(spec: &mut Spec, external: &[External]) {
 struct Restore<'a> {
     options: &'a RestoreOptions,
     id: &'a ContainerId,
+    source: Source,
     images: Images,
     manifest: Option<Manifest>,
     unread: Carried,
@@ -304,7 +315,10 @@ impl Restore<'_> {
             aftermath::remove_mount_dir(&work.path().join(LOG));
         }
         let blamed = |err| self.criu.blame(work.keep_log(err, LOG, &self.options.create.bundle), MINIMUM, &Plain);
-        let restored = restored.map_err(|err| criu_failed(blamed(err)))?;
+        let restored = restored.map_err(|err| match self.source.failure() {
+            Some(err) => failed(self.id)(err),
+            None => criu_failed(blamed(err)),
+        })?;
         phases::restored(&span, work.path(), &self.options.image_dir);
         fs::remove_dir(&root).map_err(CheckpointError::file("rmdir", &root)).map_err(failed(self.id))?;
         Pid::new(restored.pid).ok_or_else(|| Error::NotRunning { id: self.id.clone() })
@@ -317,7 +331,7 @@ impl Restore<'_> {
         state: &State,
     ) -> Result<criu::RestoreOptions, CheckpointError> {
         let create = &self.options.create;
-        let mut common = Common::new(open_dir(&self.options.image_dir)?);
+        let mut common = Common::new(open_dir(self.source.dir())?);
         common.work_dir = Some(work.open()?);
         common.log = Log { file: LOG.to_owned(), level: LOG_LEVEL };
         common.root = Some(root.to_owned());

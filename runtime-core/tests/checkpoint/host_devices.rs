@@ -85,6 +85,7 @@ fn look(bundle: &Bundle, images: &Path) -> Report {
         spec: &spec,
         config: None,
         cgroup_driver: CgroupDriver::Cgroupfs,
+        decrypt_key: None,
     };
     ok(Container::check_restore(&asked))
 }

@@ -15,6 +15,7 @@ mod memory;
 mod preflight;
 mod runc;
 mod scene;
+mod sealed;
 mod stopped;
 mod streams;
 mod tcp;
@@ -52,6 +53,7 @@ fn main() {
         criu_killed::TESTS,
         preflight::TESTS,
         runc::TESTS,
+        sealed::TESTS,
         stopped::TESTS,
         streams::TESTS,
         tcp::TESTS,

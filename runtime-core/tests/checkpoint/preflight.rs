@@ -428,6 +428,7 @@ fn restore() {
             spec: &spec,
             config: config.as_deref(),
             cgroup_driver: CgroupDriver::Cgroupfs,
+            decrypt_key: None,
         };
         ok(Container::check_restore(&asked))
     };

@@ -87,6 +87,28 @@ impl Contents {
         Self::open(dir).map_err(|err| crate_error::Error::Images { dir: dir.to_owned(), err })
     }
 
+    /// Of images that cannot be read, which files there are, and no more. Their names end with `suffix`.
+    ///
+    /// # Errors
+    /// [`crate_error::Error::Images`] for a directory that cannot be listed.
+    pub fn list(dir: &Path, suffix: &str) -> crate_error::Result<Self> {
+        let failed = |err| crate_error::Error::Images { dir: dir.to_owned(), err };
+        let listing = size::list_without(dir, suffix).map_err(failed)?;
+        Ok(Self {
+            kind: Kind::Checkpoint,
+            image_format: None,
+            hostname: None,
+            processes: Vec::new(),
+            namespaces: Vec::new(),
+            mounts: Vec::new(),
+            shared_memory: Vec::new(),
+            bytes: listing.bytes,
+            sizes: listing.into_sizes(),
+            parents: Vec::new(),
+            problems: Vec::new(),
+        })
+    }
+
     fn open(dir: &Path) -> Result<Self, Error> {
         let listing = size::list(dir)?;
         if !listing.has_images() {

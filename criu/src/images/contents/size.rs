@@ -36,6 +36,11 @@ pub(super) struct Listing {
 }
 
 pub(super) fn list(dir: &Path) -> Result<Listing, Error> {
+    list_without(dir, "")
+}
+
+/// The suffix does not count to a name.
+pub(super) fn list_without(dir: &Path, suffix: &str) -> Result<Listing, Error> {
     let failed = |err| Error::Io { action: "list", file: dir.display().to_string(), err };
     let mut listing = Listing::default();
     for entry in fs::read_dir(dir).map_err(failed)? {
@@ -45,7 +50,7 @@ pub(super) fn list(dir: &Path) -> Result<Listing, Error> {
             continue;
         }
         let name = entry.file_name().to_string_lossy().into_owned();
-        listing.add(&name, metadata.len());
+        listing.add(name.strip_suffix(suffix).unwrap_or(&name), metadata.len());
     }
     listing.memory_maps.sort();
     listing.mount_tables.sort();

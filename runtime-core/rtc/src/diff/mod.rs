@@ -29,13 +29,22 @@ pub(crate) struct Diff {
     /// "text" or "json"
     #[arg(short, long, default_value = "text")]
     format: String,
+
+    /// A file of age's identities, for checkpoints that are encrypted
+    #[arg(long, value_name = "FILE")]
+    decrypt_key: Option<PathBuf>,
 }
 
 impl Diff {
     pub(crate) fn run(self) -> Result<ExitCode, Error> {
         let format = Format::parse(&self.format)?;
         let read = |path: &PathBuf| -> Result<Inspection, Error> {
-            let inspection = Inspection::read(path, Verify::Sizes).map_err(Error::Images)?;
+            let inspection =
+                Inspection::read(path, Verify::Sizes, self.decrypt_key.as_deref()).map_err(Error::Images)?;
+            if inspection.record.as_ref().and_then(|record| record.sealed.as_ref()).is_some_and(|sealed| !sealed.opened)
+            {
+                return Err(Error::Encrypted { directory: path.clone() });
+            }
             // It compares what can be read; `rtc inspect` says what is wrong.
             let count = inspection.contents.problems.len();
             if count > 0 {

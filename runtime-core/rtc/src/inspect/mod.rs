@@ -36,13 +36,18 @@ pub(crate) struct Inspect {
     /// Read every file that has a checksum, and compare it
     #[arg(long)]
     verify: bool,
+
+    /// A file of age's identities, for a checkpoint that is encrypted; without it, what can be told without is
+    #[arg(long, value_name = "FILE")]
+    decrypt_key: Option<PathBuf>,
 }
 
 impl Inspect {
     pub(crate) fn run(self) -> Result<ExitCode, Error> {
         let format = Format::parse(&self.format)?;
         let verify = if self.verify { Verify::Contents } else { Verify::Sizes };
-        let inspection = Inspection::read(&self.directory, verify).map_err(Error::Images)?;
+        let inspection =
+            Inspection::read(&self.directory, verify, self.decrypt_key.as_deref()).map_err(Error::Images)?;
         let text = match format {
             Format::Text => tree::draw(&inspection, Style::of_stdout()),
             Format::Json => escape_json(&output::json_pretty("the checkpoint", &inspection, "  ")?) + "\n",

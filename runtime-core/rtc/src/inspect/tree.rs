@@ -1,6 +1,6 @@
 //! A checkpoint as a tree that a person likes to read.
 
-use runtime_core::container::{Inspection, Maker, Record, RestoreTimings, Timings};
+use runtime_core::container::{Inspection, Maker, Record, RestoreTimings, SealRecord, Timings};
 use runtime_core::images::{Contents, Kind, Mount, Problem};
 use serde_json::Value;
 use termtree::Tree;
@@ -18,14 +18,21 @@ pub(super) fn draw(inspection: &Inspection, style: Style) -> String {
     if let Some(record) = &inspection.record {
         tree.push(about(record, style));
     }
-    tree.push(process::draw(&contents.processes, contents.kind, style));
+    let sealed = inspection.record.as_ref().and_then(|record| record.sealed.as_ref());
+    if let Some(sealed) = sealed {
+        tree.push(seal(sealed, style));
+    }
+    let opened = sealed.is_none_or(|sealed| sealed.opened);
+    if opened {
+        tree.push(process::draw(&contents.processes, contents.kind, style));
+    }
     if contents.processes.len() > 1 {
         tree.push(process::memory("memory of all", &contents.memory(), style));
     }
     if !contents.mounts.is_empty() {
         tree.push(mounts(&contents.mounts, style));
     }
-    if contents.kind == Kind::Checkpoint {
+    if contents.kind == Kind::Checkpoint && opened {
         tree.push(namespaces(contents, inspection.record.as_ref(), style));
     }
     if let Some(record) = &inspection.record {
@@ -89,6 +96,20 @@ fn about(record: &Record, style: Style) -> Tree<String> {
     let terminal = if record.terminal { " (a terminal)" } else { "" };
     tree.push(format!("standard streams {}{terminal}", streams.join(", ")));
     tree.push(format!("spec {}", escape(&record.spec_digest)));
+    tree
+}
+
+/// How the images are kept.
+fn seal(sealed: &SealRecord, style: Style) -> Tree<String> {
+    let level = sealed.level.map(|level| format!(" (level {level})")).unwrap_or_default();
+    let compression = sealed.compression.as_deref().map(|name| format!("compressed by {}{level}", escape(name)));
+    let encryption = sealed.encryption.as_deref().map(|name| format!("encrypted by {}", escape(name)));
+    let how: Vec<_> = compression.into_iter().chain(encryption).collect();
+    let mut tree = Tree::new(format!("{} {}", style.title("images"), how.join(", ")));
+    tree.push(format!("{} on the disk", bytes(sealed.bytes)));
+    if !sealed.opened {
+        tree.push("not opened, so that processes, memory, files and mounts are not shown (--decrypt-key)".to_owned());
+    }
     tree
 }
 

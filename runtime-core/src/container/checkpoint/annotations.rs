@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use super::error::CheckpointError;
-use super::options::{CgroupMode, CriuOptions, External, NetworkLock};
+use super::options::{CgroupMode, CriuOptions, External, NetworkLock, SealOptions};
 
 /// What begins so may name code that CRIU runs as root, and directories of the host.
 pub(crate) const PREFIX: &str = "org.rtc.criu.";
@@ -16,6 +17,8 @@ const UNKNOWN: &str = "the name of an option that there is";
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Annotated {
     pub(crate) criu: CriuOptions,
+    pub(crate) seal: SealOptions,
+    pub(crate) decrypt_key: Option<PathBuf>,
     pub(crate) work_path: Option<PathBuf>,
     pub(crate) end_execs: bool,
     pub(crate) keep_images: bool,
@@ -63,8 +66,12 @@ impl Annotated {
             "work-path" => self.work_path = Some(value.into()),
             "end-execs" => self.end_execs = flag(value)?,
             "keep-images" => self.keep_images = flag(value)?,
-            "external-dump" => self.external_dump = externals(value)?,
-            "external-restore" => self.external_restore = externals(value)?,
+            "compress" => self.seal.compress = Some(value.parse().map_err(|_| "zstd, or zstd:1 to zstd:19")?),
+            "encrypt-recipient" => self.seal.recipients = words(value, "recipients of age's, with spaces between")?,
+            "encrypt-key" => self.seal.key_files = vec![value.into()],
+            "decrypt-key" => self.decrypt_key = Some(value.into()),
+            "external-dump" => self.external_dump = words(value, EXTERNALS)?,
+            "external-restore" => self.external_restore = words(value, EXTERNALS)?,
             "lsm-profile" => self.lsm_profile = Some(value.to_owned()),
             "lsm-mount-context" => self.lsm_mount_context = Some(value.to_owned()),
             _ => return Err(UNKNOWN),
@@ -112,9 +119,11 @@ pub fn parse_network_lock(value: &str) -> Result<NetworkLock, &'static str> {
     })
 }
 
+const EXTERNALS: &str = "TYPE[ID]:VALUE, and more";
+
 /// Separated by white space.
-fn externals(value: &str) -> Result<Vec<External>, &'static str> {
-    value.split_whitespace().map(str::parse).collect::<Result<_, _>>().map_err(|_| "TYPE[ID]:VALUE, and more")
+fn words<T: FromStr>(value: &str, expected: &'static str) -> Result<Vec<T>, &'static str> {
+    value.split_whitespace().map(str::parse).collect::<Result<_, _>>().map_err(|_| expected)
 }
 
 #[cfg(test)]
@@ -168,6 +177,12 @@ mod tests {
         let external = read_one("external-restore", "mnt[/a]:/b  veth[eth0]:v@br0").external_restore;
         assert_eq!(external.iter().map(ToString::to_string).collect::<Vec<_>>(), ["mnt[/a]:/b", "veth[eth0]:v@br0"]);
         assert_eq!(read_one("external-dump", "mnt[/a]:b").external_dump.len(), 1);
+        assert_eq!(read_one("compress", "zstd:7").seal.compress.unwrap().to_string(), "zstd:7");
+        let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+        let recipients = read_one("encrypt-recipient", &format!("{recipient} {recipient}")).seal.recipients;
+        assert_eq!(recipients.iter().map(ToString::to_string).collect::<Vec<_>>(), [recipient, recipient]);
+        assert_eq!(read_one("encrypt-key", "/k").seal.key_files, [PathBuf::from("/k")]);
+        assert_eq!(read_one("decrypt-key", "/k").decrypt_key.unwrap().to_str(), Some("/k"));
     }
 
     /// Its first column, where that is not empty.
@@ -178,7 +193,7 @@ mod tests {
         let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
         let named: Vec<&str> = rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
         // As many as there are arms in `set`.
-        assert_eq!(named.len(), 21);
+        assert_eq!(named.len(), 25);
         for option in named {
             assert_ne!(Annotated::default().set(option, ""), Err(UNKNOWN), "{option}");
         }
@@ -195,6 +210,8 @@ mod tests {
             ("network-lock", "none"),
             ("manage-cgroups-mode", "some"),
             ("external-dump", "mnt"),
+            ("compress", "gzip"),
+            ("encrypt-recipient", "age1nobody"),
         ] {
             let name = format!("{PREFIX}{option}");
             let refused = read_all(&[(&name, value)]).unwrap_err().to_string();

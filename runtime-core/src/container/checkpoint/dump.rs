@@ -22,14 +22,17 @@ use super::host::Host;
 use super::images::Images;
 use super::input::Reader;
 use super::manifest::{self, Manifest, Timings};
-use super::options::{CheckpointOptions, Checkpointed, CriuOptions, External, NetworkLock, PageServer, Transport};
+use super::options::{
+    CheckpointOptions, Checkpointed, CriuOptions, External, NetworkLock, PageServer, SealOptions, Transport,
+};
 use super::swrk::Plain;
 use super::work::{Work, open_dir};
 use super::{
     annotations, check_caller, config_file, execs, input, inventory, mounts, namespaces, network, phases, plan,
-    preflight, programs, stdio,
+    preflight, programs, seal, stdio,
 };
 use crate::container::{Container, Status, notify};
+use crate::sealed::Capture;
 use crate::{Error, Pid, Result, Signal, limited};
 
 pub(super) const LOG: &str = "dump.log";
@@ -55,6 +58,8 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     check(options).map_err(&failed)?;
     let annotated = annotations::read(&container.state.annotations).map_err(&failed)?;
     let criu_options = options.criu.over(&annotated.criu);
+    let sealing = options.seal.over(&annotated.seal);
+    seal::check(options, &criu_options, &sealing).map_err(|err| failed(err.into()))?;
     let criu = Criu::find().map_err(criu_failed(container))?;
     check_features(container, options, &criu_options, &criu)?;
     refuse(container, options)?;
@@ -69,7 +74,9 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     let work = Work::new(work, container.directory.path()).map_err(&failed)?;
     let external = [annotated.external_dump.as_slice(), &options.external].concat();
     let guard = RefCell::default();
-    let dump = Dump { container, options, criu: &criu, spec: &spec, work: &work, external, pid, paused, guard };
+    let capture = capture(options, &sealing).map_err(&failed)?;
+    let dump =
+        Dump { container, options, criu: &criu, spec: &spec, work: &work, external, pid, paused, guard, capture };
     if options.pre_dump {
         dump.pre_dump(&criu_options)?;
         let frozen = dump.stats().map(|stats| stats.frozen);
@@ -77,8 +84,12 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     }
     let mut manifest = describe(container, options, criu_options, &spec, pid).map_err(&failed)?;
     manifest.programs = programs::of(pid, &container.pids()?);
+    if let Some(capture) = &dump.capture {
+        manifest.version = manifest::VERSION;
+        manifest.sealed = Some(capture.sealing().clone());
+    }
     tracing::debug!(id = %container.id(), mounts = ?manifest.external_mounts, "external mounts");
-    write_descriptors(&options.image_dir, &manifest.descriptors).map_err(&failed)?;
+    write_descriptors(dump.images_dir(), &manifest.descriptors).map_err(&failed)?;
     let span = phases::dump(container.id());
     span.in_scope(|| dump.dump(&mut manifest))?;
 
@@ -158,6 +169,12 @@ struct Dump<'a> {
     paused: bool,
     /// While CRIU is at work.
     guard: RefCell<Option<Guard>>,
+    /// What is between CRIU and the image directory, if anything is.
+    capture: Option<Capture>,
+}
+
+fn capture(options: &CheckpointOptions, seal: &SealOptions) -> Result<Option<Capture>, CheckpointError> {
+    Ok(seal.is_on().then(|| Capture::start(&options.image_dir, seal)).transpose()?)
 }
 
 impl Dump<'_> {
@@ -173,11 +190,15 @@ impl Dump<'_> {
             match notification {
                 Notification::PostDump => {
                     stdio::take_positions(&mut manifest.stdio_files, self.pid);
-                    let dir = &self.options.image_dir;
+                    let dir = self.images_dir();
                     let terminal = manifest.terminal.then_some(self.pid);
                     manifest.unread = input::save(&self.container.pids()?, terminal, &reader, held.as_ref(), dir)?;
                     manifest.criu = criu::logged_version(&self.work.path().join(LOG)).unwrap_or_default();
                     manifest.write(&self.options.image_dir)?;
+                    if let Some(capture) = &self.capture {
+                        // What cannot be written fails here, where the processes still can run on.
+                        capture.finish(&*manifest)?;
+                    }
                     self.hold(criu)?;
                 }
                 Notification::StatusReady => self.tell_ready()?,
@@ -237,8 +258,16 @@ impl Dump<'_> {
         // The container is as it shall be.
         drop(self.guard.take());
         let Err(err) = dumped else { return self.decided(settled) };
+        Err(with_roll_back(self.blame(err), settled))
+    }
+
+    /// Where images could not be written, CRIU knows no more than that.
+    fn blame(&self, err: criu::Error) -> Error {
+        if let Some(err) = self.capture.as_ref().and_then(Capture::failure) {
+            return self.failed()(err.into());
+        }
         let err = self.work.keep_log(err, LOG, &self.container.state.bundle);
-        Err(with_roll_back(criu_failed(self.container)(self.criu.blame(err, MINIMUM, &Plain)), settled))
+        criu_failed(self.container)(self.criu.blame(err, MINIMUM, &Plain))
     }
 
     /// Who has decided that the processes end goes by that, and must not hear afterwards that the dump failed.
@@ -253,13 +282,18 @@ impl Dump<'_> {
         }
     }
 
+    /// Where what becomes an image is written.
+    fn images_dir(&self) -> &Path {
+        self.capture.as_ref().map_or(&self.options.image_dir, Capture::path)
+    }
+
     fn failed(&self) -> impl Fn(CheckpointError) -> Error {
         let id = self.container.id().clone();
         move |err| Error::Checkpoint { id: id.clone(), operation: "checkpoint", err }
     }
 
     fn common(&self, options: &CriuOptions) -> Result<Common, CheckpointError> {
-        let mut common = Common::new(open_dir(&self.options.image_dir)?);
+        let mut common = Common::new(open_dir(self.images_dir())?);
         common.work_dir = Some(self.work.open()?);
         common.log = Log { file: LOG.to_owned(), level: LOG_LEVEL };
         common.root = self.spec.root().as_ref().map(|root| self.container.state.bundle.join(root.path()));
@@ -343,7 +377,7 @@ fn describe(
         .descriptors(pid)
         .map_err(CheckpointError::file("read descriptors of", format!("/proc/{pid}")))?;
     Ok(Manifest {
-        version: manifest::VERSION,
+        version: manifest::PLAIN_VERSION,
         id: container.id().to_string(),
         created: u64::try_from(created.as_nanos()).unwrap_or(u64::MAX),
         spec_digest: manifest::digest(
@@ -365,6 +399,7 @@ fn describe(
         programs: Vec::new(),
         criu: String::new(),
         host: Host::of_this_machine(),
+        sealed: None,
         timings: None,
         files: None,
     })

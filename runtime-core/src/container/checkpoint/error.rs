@@ -8,6 +8,7 @@ use super::inventory::Difference;
 use super::manifest;
 use super::preflight::Report;
 use crate::error::RootfsError;
+use crate::sealed::SealError;
 use crate::{ErrorKind, Pid};
 
 /// Why a checkpoint cannot be made or used.
@@ -35,6 +36,13 @@ pub enum CheckpointError {
     /// Compared with the inventory in the manifest.
     #[error("{name} of the checkpoint is damaged: {difference}")]
     Image { name: String, difference: Difference },
+
+    /// Images that are compressed or encrypted.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
+
+    #[error("{} is not the one that was written with the sealed images", path.display())]
+    Statement { path: PathBuf },
 
     #[error("read the mounts of the spec")]
     Rootfs(#[source] RootfsError),
@@ -131,6 +139,7 @@ impl CheckpointError {
             Self::File { err, .. } if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => {
                 ErrorKind::InvalidArgument
             }
+            Self::Sealed(err) => err.kind(),
             Self::File { .. } | Self::Encode(_) => ErrorKind::Internal,
             Self::Feature { .. }
             | Self::Vfork { .. }

@@ -10,10 +10,13 @@ use criu::images::{Contents, DESCRIPTORS, DumpStats, Problem, RestoreStats, STAT
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::error::CheckpointError;
 use super::inventory::{self, Depth};
 use super::manifest::{self, Manifest, Timings};
 use super::phases::RestoreTimings;
+use super::seal::Source;
 use crate::error::chain;
+use crate::sealed::{SUFFIX, SealError, Sealing};
 use crate::time::Rfc3339;
 
 /// Where CRIU and runc write CRIU's log of a dump, if nothing else is said.
@@ -79,6 +82,23 @@ pub struct Record {
     pub architecture: String,
     /// Files that have a checksum, of those that the checkpoint has; `None` for one that was cut off.
     pub checksums: Option<Checksums>,
+    /// `None` for images that are as CRIU wrote them.
+    pub sealed: Option<SealRecord>,
+}
+
+/// How images are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SealRecord {
+    /// The algorithm.
+    pub compression: Option<String>,
+    pub level: Option<i32>,
+    /// The cipher.
+    pub encryption: Option<String>,
+    /// Bytes of all files, as they are on the disk.
+    pub bytes: u64,
+    /// What is in them was looked at.
+    pub opened: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -91,13 +111,20 @@ pub struct Checksums {
 impl Inspection {
     /// # Errors
     /// The directory cannot be listed, or has no images in it. All else is among the problems.
-    pub fn read(dir: &Path, verify: Verify) -> criu::Result<Self> {
-        let mut contents = Contents::read(dir)?;
+    ///
+    /// `key` is a file of age identities, for a checkpoint that is encrypted. Without it there is only what can be told
+    /// without. Compressed and encrypted images are read through a file system, for which it takes root.
+    pub fn read(dir: &Path, verify: Verify, key: Option<&Path>) -> criu::Result<Self> {
         let problem = |file: &str, reason: String| Problem { file: Some(file.to_owned()), offset: None, reason };
-        let manifest = Manifest::read(dir).unwrap_or_else(|err| {
-            contents.problems.push(problem(manifest::FILE, chain(&err)));
-            None
-        });
+        let (manifest, unread) = match Manifest::read(dir) {
+            Ok(manifest) => (manifest, None),
+            Err(err) => (None, Some(problem(manifest::FILE, chain(&err)))),
+        };
+        let (mut contents, opened) = match manifest.as_ref().filter(|manifest| manifest.sealed.is_some()) {
+            Some(manifest) => sealed_contents(dir, manifest, verify, key)?,
+            None => (Contents::read(dir)?, true),
+        };
+        contents.problems.extend(unread);
         if let Some(files) = manifest.as_ref().and_then(|manifest| manifest.files.as_deref()) {
             let depth = if verify == Verify::Contents { Depth::Content } else { Depth::Size };
             for found in inventory::differences(dir, files, depth) {
@@ -105,6 +132,7 @@ impl Inspection {
                     Ok((name, difference)) => (*name, difference.to_string()),
                     Err(err) => (manifest::FILE, chain(err)),
                 };
+                let name = name.strip_suffix(SUFFIX).unwrap_or(name);
                 // What cannot be read is told already.
                 if !contents.problems.iter().any(|known| known.file.as_deref() == Some(name)) {
                     contents.problems.push(problem(name, reason));
@@ -125,10 +153,38 @@ impl Inspection {
             criu: version.or_else(|| logged_version(dir)),
             timings: recorded.or_else(|| left_by_criu(dir, STATS_DUMP, &mut contents, DumpStats::read, timings)),
             restore: left_by_criu(dir, STATS_RESTORE, &mut contents, RestoreStats::read, RestoreTimings::new),
-            record: manifest.map(Record::new),
+            record: manifest.map(|manifest| Record::new(manifest, dir, opened)),
             contents,
         })
     }
+}
+
+/// Whether they could be opened, too.
+fn sealed_contents(
+    dir: &Path,
+    manifest: &Manifest,
+    verify: Verify,
+    key: Option<&Path>,
+) -> criu::Result<(Contents, bool)> {
+    let encrypted = manifest.sealed.as_ref().is_some_and(|sealing| sealing.encryption.is_some());
+    if encrypted && key.is_none() {
+        return Ok((Contents::list(dir, SUFFIX)?, false));
+    }
+    // A key may be another checkpoint's, that is compared with this one.
+    let found = Source::look(dir, manifest, key.filter(|_| encrypted), verify == Verify::Contents);
+    let problem = |err: &CheckpointError| {
+        let file = match err {
+            CheckpointError::Sealed(SealError::Damaged { name, .. }) => name,
+            _ => manifest::FILE,
+        };
+        Problem { file: Some(file.to_owned()), offset: None, reason: chain(err) }
+    };
+    let (mut contents, damaged, opened) = match found {
+        Ok((source, damaged)) => (Contents::read(source.dir())?, damaged, true),
+        Err(err) => (Contents::list(dir, SUFFIX)?, vec![err], false),
+    };
+    contents.problems.extend(damaged.iter().map(problem));
+    Ok((contents, opened))
 }
 
 /// What is no file is not opened: somebody's FIFO would be waited at.
@@ -163,7 +219,7 @@ fn left_by_criu<S, T>(
 }
 
 impl Record {
-    fn new(manifest: Manifest) -> Self {
+    fn new(manifest: Manifest, dir: &Path, opened: bool) -> Self {
         // A structure of plain fields is an object.
         let options = match serde_json::to_value(&manifest.options) {
             Ok(Value::Object(options)) => options,
@@ -182,10 +238,23 @@ impl Record {
             external_namespaces: external.map(|namespace| namespace.kind).collect(),
             kernel: manifest.host.kernel,
             architecture: manifest.host.architecture,
+            sealed: manifest.sealed.map(|sealing| SealRecord::new(sealing, dir, opened)),
             checksums: manifest.files.map(|files| Checksums {
                 files: count(files.len()),
                 with_checksum: count(files.iter().filter(|file| file.xxh3.is_some()).count()),
             }),
+        }
+    }
+}
+
+impl SealRecord {
+    fn new(sealing: Sealing, dir: &Path, opened: bool) -> Self {
+        Self {
+            level: sealing.compression.as_ref().map(|compression| compression.level),
+            compression: sealing.compression.map(|compression| compression.algorithm),
+            encryption: sealing.encryption.map(|encryption| encryption.cipher),
+            bytes: Contents::list(dir, SUFFIX).map_or(0, |contents| contents.bytes),
+            opened,
         }
     }
 }
@@ -215,13 +284,13 @@ mod tests {
     #[test]
     fn a_manifest_that_cannot_be_read_is_a_problem_and_the_rest_is_told() {
         let dir = checkpoint();
-        let inspection = Inspection::read(dir.path(), Verify::Sizes).unwrap();
+        let inspection = Inspection::read(dir.path(), Verify::Sizes, None).unwrap();
         assert_eq!((inspection.maker, inspection.contents.processes.len()), (Maker::Criu, 1));
         std::fs::write(dir.path().join(DESCRIPTORS), "[]").unwrap();
-        assert_eq!(Inspection::read(dir.path(), Verify::Sizes).unwrap().maker, Maker::Runc);
+        assert_eq!(Inspection::read(dir.path(), Verify::Sizes, None).unwrap().maker, Maker::Runc);
         for json in ["{", r#"{"version":99}"#, "[]"] {
             std::fs::write(dir.path().join(manifest::FILE), json).unwrap();
-            let inspection = Inspection::read(dir.path(), Verify::Sizes).unwrap();
+            let inspection = Inspection::read(dir.path(), Verify::Sizes, None).unwrap();
             assert_eq!(inspection.maker, Maker::Rtc);
             assert!(files_with_problems(&inspection).contains(&manifest::FILE), "{:?}", inspection.contents.problems);
         }
@@ -233,7 +302,7 @@ mod tests {
         std::fs::write(dir.path().join(STATS_DUMP), "none").unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join(LOG), 0o600.into()).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join(STATS_RESTORE), 0o600.into()).unwrap();
-        let inspection = Inspection::read(dir.path(), Verify::Contents).unwrap();
+        let inspection = Inspection::read(dir.path(), Verify::Contents, None).unwrap();
         let files = files_with_problems(&inspection);
         assert!(files.contains(&STATS_DUMP) && files.contains(&STATS_RESTORE), "{files:?}");
         assert_eq!((inspection.criu, inspection.timings, inspection.restore), (None, None, None));

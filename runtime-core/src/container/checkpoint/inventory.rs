@@ -92,7 +92,10 @@ pub(crate) fn take(dir: &Path, checksum_pages: bool) -> Result<Vec<ImageFile>, C
 /// What a restore reads: CRIU's images, the descriptors, and what rtc writes beside them. Logs and statistics are no part of
 /// a checkpoint, and come and go.
 fn is_image(name: &str) -> bool {
-    name.ends_with(".img") || name == criu::images::DESCRIPTORS || name.starts_with("rtc-")
+    name.ends_with(".img")
+        || name.ends_with(crate::sealed::SUFFIX)
+        || name == criu::images::DESCRIPTORS
+        || name.starts_with("rtc-")
 }
 
 /// How much of a file is compared.

@@ -16,11 +16,15 @@ use super::mounts::{External, From};
 use super::options::CriuOptions;
 use super::programs::Program;
 use crate::limited;
+use crate::sealed::Sealing;
 
 pub(crate) const FILE: &str = "rtc.json";
 
 /// Raised when an older rtc would restore something else than what was checkpointed.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+
+/// Of a checkpoint whose images are as CRIU wrote them.
+pub(crate) const PLAIN_VERSION: u32 = 1;
 
 /// Bytes; a file of the inventory has about a hundred.
 const LONGEST: usize = 64 << 20;
@@ -57,6 +61,9 @@ pub(crate) struct Manifest {
     pub(crate) programs: Vec<Program>,
     pub(crate) criu: String,
     pub(crate) host: Host,
+    /// How the images are kept, if not as CRIU wrote them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sealed: Option<Sealing>,
     /// Not there when the checkpoint was cut off between its last image and its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timings: Option<Timings>,
@@ -124,6 +131,16 @@ impl Manifest {
         self.external_mounts.iter().any(|mount| is_there(&mount.from))
     }
 
+    /// What it said when the images were complete.
+    pub(crate) fn as_statement(&self) -> Self {
+        Self { timings: None, files: None, ..self.clone() }
+    }
+
+    /// The one that is with sealed images.
+    pub(crate) fn from_statement(statement: &serde_json::Value, dir: &Path) -> Result<Self, CheckpointError> {
+        Self::deserialize(statement).map_err(|err| CheckpointError::Manifest { path: dir.join(FILE), err })
+    }
+
     /// Replaces the file whole or not at all.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), CheckpointError> {
         let (path, new) = (dir.join(FILE), dir.join(".rtc.json.new"));
@@ -186,7 +203,7 @@ mod tests {
         let dir = scratch("disk");
         assert_eq!(Manifest::read(&dir).unwrap(), None);
         let manifest = Manifest {
-            version: VERSION,
+            version: PLAIN_VERSION,
             id: "web".into(),
             created: 7,
             spec_digest: digest(b"{}"),
@@ -202,6 +219,7 @@ mod tests {
             programs: vec![Program { path: "/bin/a".into(), size: 4 }],
             criu: "4.2.1".into(),
             host: Host::default(),
+            sealed: None,
             timings: Some(Timings { total: 3, ..Timings::default() }),
             files: Some(vec![ImageFile { name: "core-1.img".into(), bytes: 9, xxh3: None }]),
         };

@@ -17,6 +17,7 @@
 //! - `dump`: the verb. `execs`: processes that cannot be in it. `frozen`: how the container is frozen for it, and `stopped`:
 //!   when it is not. `guard`: who thaws it if we are killed. `hold`: a dump that waits for somebody's decision. `images`: what
 //!   a failed one leaves. `swrk`: how CRIU is started. `work`: where its log is.
+//! - `seal`: images that are compressed or encrypted.
 //! - `aftermath`: what a CRIU that was killed has left in the container.
 //! - `preflight`: what would be in the way, before anything is touched. `programs`: which rootfs it was.
 //!
@@ -48,6 +49,7 @@ mod options;
 pub(super) mod phases;
 pub(super) mod preflight;
 mod programs;
+pub(super) mod seal;
 pub(super) mod stdio;
 mod stopped;
 pub(super) mod swrk;
@@ -62,12 +64,12 @@ pub use error::CheckpointError;
 pub use execs::Stranger;
 pub use hold::{HeldDump, Holder};
 pub use input::{Held, Input};
-pub use inspect::{Checksums, Inspection, Maker, Record, Verify};
+pub use inspect::{Checksums, Inspection, Maker, Record, SealRecord, Verify};
 pub use inventory::Difference;
 pub use manifest::Timings;
 pub use options::{
-    CgroupMode, CheckpointOptions, Checkpointed, CriuOptions, External, NetworkLock, PageServer, RestoreOptions, STALL,
-    Transport,
+    CgroupMode, CheckpointOptions, Checkpointed, Compression, CriuOptions, External, InvalidCompression,
+    InvalidRecipient, NetworkLock, PageServer, Recipient, RestoreOptions, STALL, SealOptions, Transport,
 };
 pub use phases::RestoreTimings;
 

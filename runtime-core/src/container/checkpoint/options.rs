@@ -15,6 +15,7 @@ use super::hold::Holder;
 use super::input::Input;
 use crate::Pid;
 use crate::container::CreateOptions;
+pub use crate::sealed::{Compression, InvalidCompression, InvalidRecipient, Recipient, SealOptions};
 
 /// What CRIU is told beside what follows from the container. Kept in the checkpoint; restore replays it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +159,8 @@ pub struct CheckpointOptions {
     /// Give the pages a checksum too, when the container runs again or has ended: they are read once more then, and at each
     /// restore. All small files have one in any case.
     pub checksum_pages: bool,
+    /// Compress or encrypt the images, on their way to `image_dir`.
+    pub seal: SealOptions,
     /// Who writes the container's standard input, where that is in this process: what it has in hand is carried too.
     pub input: Option<Arc<dyn Input>>,
     /// What is external beside what the spec says.
@@ -193,6 +196,7 @@ impl CheckpointOptions {
             page_server: None,
             status_fd: None,
             checksum_pages: false,
+            seal: SealOptions::default(),
             input: None,
             external: Vec::new(),
             end_execs: false,
@@ -230,6 +234,8 @@ pub struct RestoreOptions {
     /// Fetch memory when it is used, from a running `criu lazy-pages`: for the images of a dump with
     /// [`CheckpointOptions::lazy_pages`].
     pub lazy_pages: bool,
+    /// A file of age identities, one of which opens a checkpoint that is encrypted. With it no other is restored.
+    pub decrypt_key: Option<PathBuf>,
     /// Over what the checkpoint itself says.
     pub criu: CriuOptions,
     /// Another AppArmor profile or SELinux context (`apparmor:NAME`, `selinux:CONTEXT`).
@@ -251,6 +257,7 @@ impl RestoreOptions {
             image_dir,
             work_dir: None,
             lazy_pages: false,
+            decrypt_key: None,
             criu: CriuOptions::default(),
             lsm_profile: None,
             lsm_mount_context: None,

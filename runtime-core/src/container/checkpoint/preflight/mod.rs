@@ -99,7 +99,7 @@ fn look(container: &Container, options: &CheckpointOptions) -> Result<Report> {
     let processes = processes::read(&subject, &pids, &mut report);
     let files = files::read(&subject, &processes, &mut report);
     sockets::check(&subject, &processes, &files, &mut report);
-    space::check(options, &processes, &mut report);
+    space::check(options, options.seal.over(&annotated.seal).compress.is_some(), &processes, &mut report);
     if options.pre_dump {
         // It writes the memory alone, and looks at nothing else.
         report.findings.retain(|finding| matches!(finding.kind, Kind::Traced | Kind::Space));

@@ -1,5 +1,6 @@
 //! The preflight of a restore: the images, and whether this host and the new container suit them.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use criu::images::Images;
@@ -11,7 +12,8 @@ use crate::cgroup::{Cgroup, CgroupDriver};
 use crate::container::checkpoint::images::refuse_failed;
 use crate::container::checkpoint::manifest::{Manifest, digest};
 use crate::container::checkpoint::mounts::From;
-use crate::container::checkpoint::{self, CheckpointError, inventory, namespaces, network};
+use crate::container::checkpoint::seal::Source;
+use crate::container::checkpoint::{self, CheckpointError, annotations, inventory, namespaces, network};
 use crate::container::class::NewClass;
 use crate::container::{net_devices, notify};
 use crate::error::chain;
@@ -28,6 +30,8 @@ pub struct RestoreCheck<'a> {
     /// Absolute; where the spec is from, if not from the bundle's config.json.
     pub config: Option<&'a Path>,
     pub cgroup_driver: CgroupDriver,
+    /// As [`RestoreOptions::decrypt_key`](crate::container::RestoreOptions::decrypt_key).
+    pub decrypt_key: Option<&'a Path>,
 }
 
 /// Whether the images could be restored as this container, here and now. Nothing is made.
@@ -37,21 +41,14 @@ pub(in crate::container) fn check(asked: &RestoreCheck<'_>) -> Result<Report> {
     if let Err(err) = refuse_failed(asked.image_dir) {
         images_refused(asked.image_dir, &chain(&err), &mut report);
     }
-    let images = match Images::read(asked.image_dir) {
-        Ok(images) => images,
-        Err(err) => {
-            images_refused(asked.image_dir, &chain(&err), &mut report);
+    let (manifest, images) = match look(asked) {
+        Ok(found) => found,
+        Err(why) => {
+            images_refused(asked.image_dir, &why, &mut report);
             return Ok(report);
         }
     };
     check_stdio(&images, asked.spec, &mut report);
-    let manifest = match Manifest::read(asked.image_dir) {
-        Ok(manifest) => manifest,
-        Err(err) => {
-            images_refused(asked.image_dir, &chain(&err), &mut report);
-            return Ok(report);
-        }
-    };
     let Some(manifest) = manifest else {
         let what = format!("the images in {}", asked.image_dir.display());
         let why = "another runtime made them, and there is nothing to compare this host with";
@@ -72,6 +69,20 @@ pub(in crate::container) fn check(asked: &RestoreCheck<'_>) -> Result<Report> {
         report.refuse(Kind::Namespace, None, "the namespaces of the spec".to_owned(), &chain(&err), remedy);
     }
     Ok(report)
+}
+
+/// What is said of the images, and what they say themselves; or what is wrong with them.
+fn look(asked: &RestoreCheck<'_>) -> std::result::Result<(Option<Manifest>, Images), String> {
+    let look = || -> std::result::Result<_, CheckpointError> {
+        let manifest = Manifest::read(asked.image_dir)?;
+        let annotated = annotations::read(asked.spec.annotations().as_ref().unwrap_or(&HashMap::new()))?;
+        let key = asked.decrypt_key.or(annotated.decrypt_key.as_deref());
+        let source = Source::open(asked.image_dir, manifest.as_ref(), key)?;
+        Ok((manifest, source))
+    };
+    let (manifest, source) = look().map_err(|err| chain(&err))?;
+    let images = Images::read(source.dir()).map_err(|err| chain(&err))?;
+    Ok((manifest, images))
 }
 
 fn images_refused(dir: &Path, why: &str, report: &mut Report) {

@@ -19,7 +19,8 @@ const BLOCK: u64 = 512;
 /// Files of a process in the images: core, mm, pagemap, ids and fs, at the least.
 const FILES: u64 = 5;
 
-pub(super) fn check(options: &CheckpointOptions, processes: &[Process], report: &mut Report) {
+/// `compressed`: nobody knows how small it becomes.
+pub(super) fn check(options: &CheckpointOptions, compressed: bool, processes: &[Process], report: &mut Report) {
     // The directory itself may be still to be made.
     let Some(there) = options.image_dir.ancestors().find(|path| path.exists()) else { return };
     let Ok(filesystem) = statvfs(there) else { return };
@@ -30,7 +31,7 @@ pub(super) fn check(options: &CheckpointOptions, processes: &[Process], report: 
     let needed: u64 = processes.iter().map(|process| process.anonymous).sum();
     if !elsewhere && needed > free {
         let plain = statfs(there).is_ok_and(|filesystem| PLAIN.contains(&filesystem.f_type));
-        let severity = if plain { Severity::Refuse } else { Severity::Warn };
+        let severity = if plain && !compressed { Severity::Refuse } else { Severity::Warn };
         let why = format!("it has {free} bytes free, and the memory of the processes is {needed} bytes");
         add(&options.image_dir, severity, why, report);
     }
