@@ -2,6 +2,7 @@
 //! as JSON on stdin.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -45,12 +46,60 @@ pub enum Error {
         #[source]
         err: std::io::Error,
     },
-    #[error("{kind} hook {path} ended with {code}: {output}")]
+    #[error("{kind} hook {path} ended with {}: {output}", End(*code))]
     Failed { kind: &'static str, path: PathBuf, code: u32, output: String },
     #[error("{kind} hook {path} ran for more than {seconds} s and was ended")]
     Timeout { kind: &'static str, path: PathBuf, seconds: u64 },
     #[error("encode the state for hooks")]
     State(#[source] serde_json::Error),
+}
+
+/// How a program ended, with a signal that ended it in the words that runc has for it.
+struct End(u32);
+
+/// From the first on (signal(7)).
+const SIGNALS: [&str; 31] = [
+    "hangup",
+    "interrupt",
+    "quit",
+    "illegal instruction",
+    "trace/breakpoint trap",
+    "aborted",
+    "bus error",
+    "floating point exception",
+    "killed",
+    "user defined signal 1",
+    "segmentation fault",
+    "user defined signal 2",
+    "broken pipe",
+    "alarm clock",
+    "terminated",
+    "stack fault",
+    "child exited",
+    "continued",
+    "stopped (signal)",
+    "stopped",
+    "stopped (tty input)",
+    "stopped (tty output)",
+    "urgent I/O condition",
+    "CPU time limit exceeded",
+    "file size limit exceeded",
+    "virtual timer expired",
+    "profiling timer expired",
+    "window changed",
+    "I/O possible",
+    "power failure",
+    "bad system call",
+];
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signal = self.0.checked_sub(129).and_then(|index| SIGNALS.get(usize::try_from(index).ok()?));
+        match signal {
+            Some(words) => write!(f, "{} (signal: {words})", self.0),
+            None => write!(f, "{}", self.0),
+        }
+    }
 }
 
 /// The specification's `state`.

@@ -81,6 +81,8 @@ pub(crate) struct Listener {
 pub(crate) fn compile(profile: &LinuxSeccomp, cache: &Path) -> Result<Filter, Error> {
     let listener = listener::of(profile)?;
     let flags = compile::flags(profile, listener.is_some());
+    // In runc's words.
+    tracing::debug!("seccomp filter flags: {flags}");
     let key = cache::key(profile)?;
     if let Some(program) = cache::read(cache, &key) {
         return Ok(Filter { flags, program, listener });

@@ -52,14 +52,23 @@ impl Rule {
             None | Some(-1) => Ok(None),
             Some(number) => u32::try_from(number).map(Some).map_err(|_| refuse("the number is out of range")),
         };
+        let letters = rule.access().as_deref().unwrap_or("rwm");
         let mut access = 0;
-        for letter in rule.access().as_deref().unwrap_or("rwm").chars() {
+        for letter in letters.chars() {
             access |= match letter {
                 'r' => READ,
                 'w' => WRITE,
                 'm' => MKNOD,
-                _ => return Err(refuse("access must be of the letters r, w and m")),
+                // As runc ignores it.
+                _ => {
+                    tracing::warn!(%rule, %letter, "ignoring an access to devices that is none of r, w and m");
+                    0
+                }
             };
+        }
+        if access == 0 && !letters.is_empty() {
+            // It would be taken for a rule for all accesses.
+            return Err(refuse("access must be of the letters r, w and m"));
         }
         let (major, minor) = (number(rule.major())?, number(rule.minor())?);
         if kind == Kind::All && (major.is_some() || minor.is_some()) {
@@ -168,7 +177,8 @@ mod tests {
     fn the_default_devices_come_last_and_once() {
         let deny = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build().unwrap();
         let null = spec(true, LinuxDeviceType::C, (1, 3), "rwm");
-        let fuse = spec(true, LinuxDeviceType::C, (10, 229), "rw");
+        // An access that is none is left out, as runc leaves it out.
+        let fuse = spec(true, LinuxDeviceType::C, (10, 229), "rwx");
         let rules = rules(&[deny, null, fuse]).unwrap();
         let text: Vec<String> = rules.iter().map(ToString::to_string).collect();
         assert_eq!(text[..4], ["a", "c 10:229 rw", "c *:* m", "b *:* m"]);
@@ -180,7 +190,7 @@ mod tests {
     fn a_rule_that_says_less_than_it_would_do_is_refused() {
         for bad in [
             spec(true, LinuxDeviceType::A, (1, 3), "rwm"),
-            spec(true, LinuxDeviceType::C, (1, 3), "rwx"),
+            spec(true, LinuxDeviceType::C, (1, 3), "x"),
             spec(true, LinuxDeviceType::C, (-2, 3), "r"),
             spec(true, LinuxDeviceType::P, (1, 3), "r"),
         ] {

@@ -44,7 +44,13 @@ pub enum Error {
         #[source]
         err: Errno,
     },
-    /// Words of runc's, here and in the next.
+    /// Words of runc's, here and in the next two.
+    #[error("adding pid of a new process to cgroups: {path}")]
+    Join {
+        path: PathBuf,
+        #[source]
+        err: Errno,
+    },
     #[error("unable to apply cgroup configuration: mkdir {path}")]
     NotPermitted {
         path: PathBuf,
@@ -170,6 +176,7 @@ impl Error {
             | Self::NoLimit { .. }
             | Self::None { .. }
             | Self::Move { .. }
+            | Self::Join { .. }
             | Self::InUse { .. }
             | Self::Frozen { .. }
             | Self::InternalProcesses { .. }

@@ -126,7 +126,7 @@ fn access(path: &Path, how: Access) -> Result<(), Errno> {
     rustix::fs::access(path, how)
 }
 
-fn errno(err: Errno) -> nix::errno::Errno {
+pub(super) fn errno(err: Errno) -> nix::errno::Errno {
     nix::errno::Errno::from_raw(err.raw_os_error())
 }
 

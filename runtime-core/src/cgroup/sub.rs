@@ -2,7 +2,13 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::Access;
+use rustix::io::Errno;
+
+use super::rootless::errno;
 use super::{Cgroup, Dir, Error};
+
+const PROCS: &str = "cgroup.procs";
 
 /// An existing cgroup below a container's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +23,23 @@ impl Cgroup {
     /// With the directories that `subs` name in place of the container's.
     ///
     /// # Errors
-    /// A path that leads out, or a controller that there is no hierarchy of.
+    /// A path that leads out or to no cgroup, or a controller that there is no hierarchy of.
     pub(crate) fn below(&self, subs: &[SubCgroup]) -> Result<Self, Error> {
+        let this = self.descend(subs)?;
+        for dir in this.dirs().filter(|_| !subs.is_empty()) {
+            let path = dir.path.join(PROCS);
+            rustix::fs::access(&path, Access::EXISTS).map_err(|err| Error::Join { path, err: errno(err) })?;
+        }
+        Ok(this)
+    }
+
+    /// For a process that the kernel does not let in.
+    pub(crate) fn not_joinable(&self, err: Errno) -> Error {
+        let path = self.unified.as_ref().map(|dir| dir.path.join(PROCS)).unwrap_or_default();
+        Error::Join { path, err: errno(err) }
+    }
+
+    fn descend(&self, subs: &[SubCgroup]) -> Result<Self, Error> {
         let mut this = self.clone();
         for sub in subs {
             match &sub.controller {
@@ -61,7 +82,7 @@ mod tests {
 
     fn below(cgroup: &Cgroup, controller: Option<&str>, path: &str) -> Result<Cgroup, String> {
         let sub = SubCgroup { controller: controller.map(str::to_owned), path: path.into() };
-        cgroup.below(&[sub]).map_err(|err| err.to_string())
+        cgroup.descend(&[sub]).map_err(|err| err.to_string())
     }
 
     #[test]
@@ -73,6 +94,9 @@ mod tests {
         let paths: Vec<_> = cpu.dirs().map(|dir| dir.path.to_str().unwrap()).collect();
         assert_eq!(paths, ["/sys/fs/cgroup/c/a", "/sys/fs/cgroup/c", "/sys/fs/cgroup/c"]);
         assert!(below(&cgroup, None, "../d").is_err());
+        let sub = SubCgroup { controller: None, path: "nowhere".into() };
+        let said = crate::error::chain(&cgroup.below(&[sub]).unwrap_err());
+        assert!(said.ends_with("/c/nowhere/cgroup.procs: no such file or directory"), "{said}");
         assert!(below(&cgroup, Some("rdma"), "a").unwrap_err().contains("rdma"));
     }
 }

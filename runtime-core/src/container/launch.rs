@@ -179,6 +179,10 @@ impl Launch<'_> {
             (Err(err), _) if err.stage == Stage::Clone && err.err == Errno::ACCESS && in_cgroup => {
                 return Err(Error::Cgroup { id: self.id.clone(), err: self.cgroup.not_movable() });
             }
+            (Err(err), None) if err.stage == Stage::Clone && err.err == Errno::BUSY && in_cgroup => {
+                let err = self.cgroup.not_joinable(err.err);
+                return Err(Error::Cgroup { id: self.id.clone(), err });
+            }
             (other, _) => return other.map_err(|err| self.before_exec(err)),
         };
         let (err, init) = refused;

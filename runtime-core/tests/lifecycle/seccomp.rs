@@ -147,7 +147,7 @@ fn a_start_container_hook_is_under_the_filter() {
         assert_eq!(bundle.run(), (0, "no mkdir\nsecond".to_owned()), "no_new_privs {no_new_privileges}");
 
         for (script, timeout, expected) in [
-            ("kill -SYS $$", None, "startContainer hook /bin/sh ended with 159"),
+            ("kill -SYS $$", None, "startContainer hook /bin/sh ended with 159 (signal: bad system call)"),
             ("echo why; exit 3", Some(20), "startContainer hook /bin/sh ended with 3: why"),
             ("exec sleep 60", Some(1), "startContainer hook /bin/sh ran for more than 1 s"),
         ] {
