@@ -56,8 +56,9 @@ pub(crate) struct Global {
     #[arg(long, hide = true, value_parser = ["cgroupfs", "systemd"])]
     pub(crate) cgroup_manager: Option<String>,
 
-    /// Go on without cgroups that the caller may not make, where the spec names none and asks for no limits: "true",
-    /// "false" or "auto", which is true for users other than root and for root of a user namespace
+    /// Go on without cgroups that the caller may not make, where the spec names none and asks for no limits, and with
+    /// --systemd-cgroup let the user's own systemd make them: "true", "false" or "auto", which is true for users other
+    /// than root and for root of a user namespace
     #[arg(long, value_name = "BOOL", default_value = "auto")]
     pub(crate) rootless: String,
 

@@ -45,9 +45,16 @@ impl Context {
         Ok(parse_rootless(&self.rootless)?.unwrap_or_else(caller::is_unprivileged))
     }
 
-    /// Who makes the cgroups of new containers.
-    pub(crate) fn cgroup_driver(&self) -> CgroupDriver {
-        if self.systemd_cgroup { CgroupDriver::Systemd(Bus::System) } else { CgroupDriver::Cgroupfs }
+    /// Who makes the cgroups of new containers, and whose systemd it is.
+    pub(crate) fn cgroup_driver(&self) -> Result<CgroupDriver, Error> {
+        if !self.systemd_cgroup {
+            return Ok(CgroupDriver::Cgroupfs);
+        }
+        Ok(CgroupDriver::Systemd(match parse_rootless(&self.rootless)? {
+            Some(true) => Bus::User,
+            Some(false) => Bus::System,
+            None => Bus::of_caller(),
+        }))
     }
 
     /// # Errors

@@ -87,7 +87,7 @@ impl New {
         options.preserve_fds = passed.fds;
         options.notify_socket = Host::given().is_some();
         options.rootless_cgroup = context.rootless_cgroup()?;
-        options.cgroup_driver = context.cgroup_driver();
+        options.cgroup_driver = context.cgroup_driver()?;
         Ok(options)
     }
 }

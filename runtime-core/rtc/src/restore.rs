@@ -136,7 +136,7 @@ impl Restore {
                 bundle: &bundle.path,
                 spec: &bundle.spec,
                 config: bundle.config.as_deref(),
-                cgroup_driver: context.cgroup_driver(),
+                cgroup_driver: context.cgroup_driver()?,
                 decrypt_key: decrypt_key.as_deref(),
             };
             return preflight::print(&Container::check_restore(&check)?, self.format, "restored");

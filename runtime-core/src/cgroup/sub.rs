@@ -41,6 +41,10 @@ impl Cgroup {
 
     fn descend(&self, subs: &[SubCgroup]) -> Result<Self, Error> {
         let mut this = self.clone();
+        if !subs.is_empty() {
+            // The unit's cgroup is another.
+            this.unit = None;
+        }
         for sub in subs {
             match &sub.controller {
                 None => this.v1.iter_mut().chain(&mut this.unified).try_for_each(|dir| descend(dir, &sub.path))?,

@@ -10,9 +10,9 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::directory::{self, Made};
 use super::hierarchy::{self, Hierarchies};
-use super::systemd::{Bus, Current, Placeholder, Settings, Unit};
+use super::systemd::{Bus, Current, Error as SystemdError, Placeholder, Settings, Unit};
 use super::{Cgroup, Error, devices, file, v1, v2};
-use crate::ContainerId;
+use crate::{ContainerId, Pid};
 
 /// Who makes a container's cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,12 @@ impl Cgroup {
         let none = HashMap::new();
         let annotations = spec.annotations().as_ref().unwrap_or(&none);
         let (unit, path) = Unit::new(id, path, annotations, bus)?;
-        let (v1, unified) = Hierarchies::of_self()?.resolve(id, Some(&path));
+        let hierarchies = Hierarchies::of_self()?;
+        if bus == Bus::User && !hierarchies.is_v2() {
+            return Err(SystemdError::UserOnV1.into());
+        }
+        let path = unit.root()?.join(path.strip_prefix("/").unwrap_or(&path));
+        let (v1, unified) = hierarchies.resolve(id, Some(&path));
         Ok(Self { v1, unified, unit: Some(unit) })
     }
 
@@ -52,7 +57,7 @@ impl Cgroup {
         annotations: Option<&HashMap<String, String>>,
     ) -> Result<(), Error> {
         let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-        let rules = Some(devices::rules(rules)?);
+        let rules = unit.has_devices().then(|| devices::rules(rules)).transpose()?;
         let settings = Settings { v2: self.is_v2(), resources, rules, current: Current::default() };
         unit.start(first.pid(), &settings, annotations.unwrap_or(&HashMap::new()))?;
         match self.is_placed(unit, first) {
@@ -121,9 +126,24 @@ impl Cgroup {
         dir.map(|dir| dir.path.join("pids.max"))
     }
 
+    /// For a process that clone3(2) may not put into the cgroup: whether systemd does so, as its unit's.
+    pub(crate) fn attaches(&self) -> bool {
+        self.unit.as_ref().is_some_and(Unit::attaches)
+    }
+
+    /// # Errors
+    /// systemd refuses a process of another user's.
+    pub(crate) fn attach(&self, pid: Pid) -> Result<(), Error> {
+        match &self.unit {
+            Some(unit) => Ok(unit.attach(pid)?),
+            None => Err(self.not_movable()),
+        }
+    }
+
     /// Before the files: systemd writes its own values into them when a property changes.
     pub(super) fn set_unit(&self, unit: &Unit, resources: &LinuxResources) -> Result<(), Error> {
-        let rules = resources.devices().as_deref().map(devices::rules).transpose()?;
+        let rules = resources.devices().as_deref().filter(|_| unit.has_devices());
+        let rules = rules.map(devices::rules).transpose()?;
         let settings = Settings { v2: self.is_v2(), resources: Some(resources), rules, current: self.current()? };
         if self.is_v2() || self.frozen()? {
             return unit.set(&settings);

@@ -66,6 +66,14 @@ pub(super) struct Launch<'a> {
     pub(super) preserve_fds: &'a [OwnedFd],
 }
 
+/// A new process.
+struct Made {
+    pid: i32,
+    pidfd: OwnedFd,
+    /// It is where its maker is, and is to be brought into its cgroup.
+    is_outside: bool,
+}
+
 impl Launch<'_> {
     /// Makes the process, in its namespaces and its cgroups, and gives it its orders.
     pub(super) fn run(&self, stdio: &Stdio, orders: &mut LentOrders<'_>) -> Result<Launched> {
@@ -151,10 +159,18 @@ impl Launch<'_> {
         };
         let mut hold = children::hold();
         let made = schedule::with_affinity(schedule, || self.clone_into_cgroup(spawn));
-        let (pid, pidfd) = made.map_err(|err| Error::Affinity { id: self.id.clone(), err: AffinityError(err) })??;
+        let made = made.map_err(|err| Error::Affinity { id: self.id.clone(), err: AffinityError(err) })??;
+        let Made { pid, pidfd, is_outside } = made;
         let pid = Pid::new(pid).ok_or_else(|| system("clone")(std::io::ErrorKind::InvalidData.into()))?;
         let child = hold.adopt(pid, pidfd);
-        Ok(Launched { id: self.id.clone(), child: Some(child), channel: Some(ours), devices: None, sources: None })
+        drop(hold);
+        let launched =
+            Launched { id: self.id.clone(), child: Some(child), channel: Some(ours), devices: None, sources: None };
+        if is_outside {
+            // It does nothing yet, and is still the caller's user, whom systemd wants it to be.
+            self.cgroup.attach(pid).map_err(in_cgroup)?;
+        }
+        Ok(launched)
     }
 
     /// What [`Launch::run`] passes.
@@ -167,8 +183,9 @@ impl Launch<'_> {
         }
     }
 
-    fn clone_into_cgroup(&self, spawn: Spawn<'_>) -> Result<(i32, OwnedFd)> {
+    fn clone_into_cgroup(&self, spawn: Spawn<'_>) -> Result<Made> {
         let in_cgroup = spawn.cgroup.is_some();
+        let made = |is_outside| move |(pid, pidfd)| Made { pid, pidfd, is_outside };
         let refused = match (clone::spawn(&spawn), self.init) {
             (Err(err), Some(init))
                 if err.stage == Stage::Clone && matches!(err.err, Errno::BUSY | Errno::OPNOTSUPP) =>
@@ -177,18 +194,23 @@ impl Launch<'_> {
             }
             // The one thing of clone3 that a mode or an owner refuses.
             (Err(err), _) if err.stage == Stage::Clone && err.err == Errno::ACCESS && in_cgroup => {
+                if self.cgroup.attaches() {
+                    let outside = clone::spawn(&Spawn { cgroup: None, ..spawn });
+                    return outside.map(made(true)).map_err(|err| self.before_exec(err));
+                }
                 return Err(Error::Cgroup { id: self.id.clone(), err: self.cgroup.not_movable() });
             }
             (Err(err), None) if err.stage == Stage::Clone && err.err == Errno::BUSY && in_cgroup => {
                 let err = self.cgroup.not_joinable(err.err);
                 return Err(Error::Cgroup { id: self.id.clone(), err });
             }
-            (other, _) => return other.map_err(|err| self.before_exec(err)),
+            (other, _) => return other.map(made(false)).map_err(|err| self.before_exec(err)),
         };
         let (err, init) = refused;
         let beside = self.cgroup.clone_beside(init).map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
         let Some(cgroup) = beside else { return Err(self.before_exec(err)) };
-        clone::spawn(&Spawn { cgroup: Some(cgroup.as_fd()), ..spawn }).map_err(|err| self.before_exec(err))
+        let beside = clone::spawn(&Spawn { cgroup: Some(cgroup.as_fd()), ..spawn });
+        beside.map(made(false)).map_err(|err| self.before_exec(err))
     }
 
     fn before_exec(&self, err: clone::Failed) -> Error {

@@ -1,13 +1,14 @@
 //! The systemd cgroup driver on hosts whose PID 1 is systemd: virtual machines.
 //!
 //! One boot has all checks: those of [`contract`] with runc and with rtc, as far as they are one contract, then those of
-//! rtc's own command line and of its shim.
+//! rtc's own command line and of its shim. Another has those of a user's own systemd.
 
 #![expect(clippy::print_stderr, reason = "why a test is skipped, and which check a failure belongs to")]
 
 mod contract;
 mod own;
 mod shim;
+mod user;
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,12 @@ fn on_cgroup2() {
     rtc.check(own::CHECKS);
     shim::prepare(&vm);
     rtc.check(shim::CHECKS);
+}
+
+#[test]
+fn of_a_user() {
+    let Some(vm) = boot(Tree::Forky, Init::Systemd) else { return };
+    user::check(&vm);
 }
 
 #[test]

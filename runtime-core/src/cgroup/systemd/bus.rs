@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!   us                                            systemd, or the bus
-//!   \0 AUTH EXTERNAL (our uid in hex)
+//!   \0 AUTH EXTERNAL (our uid in hex; none in a user namespace, and DATA instead)
 //!   BEGIN                             ----------->
 //!                                     <----------- OK
 //!   messages                          ----------->
 //!   Hello, AddMatch, Subscribe        ----------->  on the bus alone
 //! ```
-//! **Which socket.** Root speaks to systemd itself, at `/run/systemd/private`, as systemctl does: no bus is in between that
-//! could be absent, restarted or full, systemd sends its signals there without being asked to, and nothing has to be said
-//! before the first call. runc and crun go over the bus, which costs three more round trips; we do so where there is no
-//! private socket, as in a container that was given the host's bus.
+//! **Which socket.** Root speaks to systemd itself, at `/run/systemd/private`, as systemctl does, and a user to the user's
+//! own: no bus is in between that could be absent, restarted or full, systemd sends its signals there without being asked
+//! to, and nothing has to be said before the first call. runc and crun go over the bus, which costs three more round
+//! trips; we do so where there is no private socket, as in a container that was given the host's bus.
 //!
 //! **Which library.** zvariant marshals, which is the larger and more delicate part; it is here already, by way of
 //! cgroups-rs. The rest of its zbus starts threads and an executor for what is one call at a time here, and knows no
@@ -19,6 +19,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,11 +28,12 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use zvariant::Type;
 
 use super::Error;
+use super::address::{Bus, Sockets};
 use super::message::{self, HEAD, Kind, Message, Target};
 
 /// For each answer of systemd.
@@ -46,23 +48,6 @@ const MATCH: &str = "type='signal',sender='org.freedesktop.systemd1',path='/org/
 
 /// The longest line of the handshake.
 const LINE: usize = 512;
-
-/// Which systemd makes the units.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Bus {
-    /// The host's own.
-    System,
-}
-
-impl Bus {
-    /// Where it listens: first systemd itself, then the bus that it is on.
-    fn sockets(self) -> [PathBuf; 2] {
-        match self {
-            Self::System => ["/run/systemd/private".into(), "/run/dbus/system_bus_socket".into()],
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -82,15 +67,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(bus: Bus) -> Result<Self, Error> {
-        let [own, bus] = bus.sockets();
-        let (stream, address, by_bus) = match open(&own) {
-            Ok(stream) => (stream, own, false),
-            Err(err) if absent(&err) => {
-                let stream = open(&bus).map_err(|err| Error::Connect { address: bus.clone(), err })?;
-                (stream, bus, true)
-            }
-            Err(err) => return Err(Error::Connect { address: own, err }),
-        };
+        let (stream, address, by_bus) = reach(bus.sockets()?)?;
         let mut connection = Self {
             stream,
             address,
@@ -100,7 +77,8 @@ impl Connection {
             ahead: VecDeque::new(),
             signals: Vec::new(),
         };
-        connection.authenticate()?;
+        // What our uid is to a user's systemd, which may be outside of our user namespace, the kernel tells it.
+        connection.authenticate(bus == Bus::System || !crate::caller::in_user_namespace())?;
         if by_bus {
             let (_name,): (String,) = connection.call(BUS, "Hello", "", &())?;
             let () = connection.call(BUS, "AddMatch", "", &(MATCH,))?;
@@ -124,33 +102,46 @@ impl Connection {
         Ok(getsockopt(&self.stream, PeerCredentials).map_err(failed)?.pid() != 0)
     }
 
-    /// The mechanism by which the other side asks the kernel who we are.
-    fn authenticate(&mut self) -> Result<(), Error> {
+    /// The mechanism by which the other side asks the kernel who we are. It may be told, and compares that.
+    fn authenticate(&mut self, tell: bool) -> Result<(), Error> {
         let until = Instant::now() + DEADLINE;
         let uid: String =
             rustix::process::geteuid().as_raw().to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
         // Together, as sd-bus does it: what systemd reads along with the last line of the handshake it looks at no sooner than
         // something more comes, so the first message has to be apart from that.
-        self.write(format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n").as_bytes())?;
-        let mut answer = Vec::new();
-        let end = loop {
-            let line = answer.windows(2).position(|end| end == b"\r\n").map(|at| at + 2);
-            match line {
-                Some(end) => break end,
-                None if answer.len() >= LINE => break answer.len(),
-                None => {}
-            }
-            let mut bytes = [0; LINE];
-            let count = self.read_some(&mut bytes, "the handshake", until)?;
-            answer.extend_from_slice(bytes.get(..count).unwrap_or_default());
+        let lines = match tell {
+            true => format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n"),
+            false => "\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n".to_owned(),
         };
-        // A signal may have come right behind it.
-        self.ahead.extend(answer.drain(end..));
-        if !answer.starts_with(b"OK ") {
-            let answer = String::from_utf8_lossy(&answer).trim_end().to_owned();
-            return Err(Error::Refused { address: self.address.clone(), answer });
+        self.write(lines.as_bytes())?;
+        let expected: &[&str] = if tell { &["OK "] } else { &["DATA", "OK "] };
+        for beginning in expected {
+            let answer = self.read_line(until)?;
+            if !answer.starts_with(beginning) {
+                return Err(Error::Refused { address: self.address.clone(), answer });
+            }
         }
         Ok(())
+    }
+
+    /// Of the handshake.
+    fn read_line(&mut self, until: Instant) -> Result<String, Error> {
+        loop {
+            let ahead = self.ahead.make_contiguous();
+            let end = match ahead.windows(2).position(|end| end == b"\r\n") {
+                Some(at) => at + 2,
+                None if ahead.len() >= LINE => ahead.len(),
+                None => {
+                    let mut bytes = [0; LINE];
+                    let count = self.read_some(&mut bytes, "the handshake", until)?;
+                    self.ahead.extend(bytes.get(..count).unwrap_or_default());
+                    continue;
+                }
+            };
+            // A signal may have come right behind it, which stays.
+            let line: Vec<u8> = self.ahead.drain(..end).collect();
+            return Ok(String::from_utf8_lossy(&line).trim_end().to_owned());
+        }
     }
 
     /// Calls a method and waits for its answer. `unit` is for the error's words.
@@ -254,6 +245,21 @@ impl Connection {
     }
 }
 
+/// A stream, where it leads, and whether a bus is there.
+fn reach(sockets: Sockets) -> Result<(UnixStream, PathBuf, bool), Error> {
+    let mut failed = Error::NoUser;
+    for (socket, by_bus) in
+        sockets.own.map(|own| (own, false)).into_iter().chain(sockets.bus.into_iter().map(|bus| (bus, true)))
+    {
+        match open(&socket) {
+            Ok(stream) => return Ok((stream, socket, by_bus)),
+            Err(err) if by_bus || absent(&err) => failed = Error::Connect { address: socket, err },
+            Err(err) => return Err(Error::Connect { address: socket, err }),
+        }
+    }
+    Err(failed)
+}
+
 /// Nobody is there, or it is not for us: it is private to root.
 fn absent(err: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
@@ -264,14 +270,19 @@ fn open(path: &Path) -> io::Result<UnixStream> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Also for connect(2), which waits while the other side has too many that it has not accepted yet (unix(7)).
     set_socket_timeout(&socket, Timeout::Send, Some(DEADLINE))?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let address = match path.as_os_str().as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddrUnix::new_abstract_name(name)?,
+        None => SocketAddrUnix::new(path)?,
+    };
+    connect(&socket, &address)?;
     Ok(socket.into())
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::BufRead;
-    use std::os::unix::net::UnixListener;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
     use std::thread;
 
     use super::super::message::peer::{answer_by, read_call, signal_by};
@@ -301,7 +312,7 @@ mod tests {
                 .write_all(&[b"OK 0123\r\n".as_slice(), &signal_by(":1.2", "JobRemoved", &(7_u32,))].concat())
                 .unwrap();
         });
-        connection.authenticate().unwrap();
+        connection.authenticate(true).unwrap();
         // What came with it is not lost.
         let signal = connection.signal("JobRemoved", Instant::now() + DEADLINE).unwrap();
         assert_eq!(signal.arguments::<(u32,)>("test").unwrap(), (7,));
@@ -309,9 +320,38 @@ mod tests {
         let (mut connection, peer) = connected(|stream| {
             (&stream).write_all(b"REJECTED KERBEROS\r\n").unwrap();
         });
-        let err = connection.authenticate().unwrap_err();
+        let err = connection.authenticate(true).unwrap_err();
         assert!(matches!(&err, Error::Refused { answer, .. } if answer == "REJECTED KERBEROS"), "{err}");
         peer.join().unwrap();
+    }
+
+    #[test]
+    fn who_we_are_is_left_to_the_kernel() {
+        for (answers, accepted) in [("DATA\r\nOK 0123\r\n", true), ("REJECTED EXTERNAL\r\n", false)] {
+            let (mut connection, peer) = connected(move |mut stream| {
+                let mut said = [0; 29];
+                stream.read_exact(&mut said).unwrap();
+                assert_eq!(&said, b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n");
+                stream.write_all(answers.as_bytes()).unwrap();
+            });
+            assert_eq!(connection.authenticate(false).is_ok(), accepted);
+            peer.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_first_bus_that_listens_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name| directory.path().join(name);
+        let name = directory.path().file_name().unwrap().to_string_lossy().into_owned();
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        let bus = || vec![path("none"), PathBuf::from(format!("@{name}"))];
+        let (_, reached, by_bus) = reach(Sockets { own: Some(path("private")), bus: bus() }).unwrap();
+        assert!(by_bus && reached == bus()[1], "{}", reached.display());
+        drop(listener);
+        let err = reach(Sockets { own: None, bus: bus() }).unwrap_err();
+        assert!(matches!(&err, Error::Connect { address, .. } if *address == bus()[1]), "{err}");
     }
 
     #[test]

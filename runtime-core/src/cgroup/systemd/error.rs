@@ -12,6 +12,13 @@ pub enum Error {
     /// As runc words it, as are the path's and the slice's.
     #[error("systemd not running on this host, cannot use systemd cgroups manager")]
     NotRunning,
+    /// In runc's words.
+    #[error("cannot use rootless systemd cgroups manager on cgroup v1")]
+    UserOnV1,
+    #[error("neither XDG_RUNTIME_DIR nor DBUS_SESSION_BUS_ADDRESS says where the user's systemd is")]
+    NoUser,
+    #[error("DBUS_SESSION_BUS_ADDRESS {address:?} names no unix socket")]
+    Address { address: String },
     #[error("systemd is in another pid namespace, and would take another process for the container's")]
     PidNamespace,
     #[error(
@@ -83,7 +90,12 @@ pub enum Error {
 impl Error {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotRunning | Self::PidNamespace | Self::Elsewhere { .. } => ErrorKind::FailedPrecondition,
+            Self::NotRunning
+            | Self::PidNamespace
+            | Self::UserOnV1
+            | Self::NoUser
+            | Self::Address { .. }
+            | Self::Elsewhere { .. } => ErrorKind::FailedPrecondition,
             Self::Call { name, .. } if name == super::manager::UNIT_EXISTS => ErrorKind::FailedPrecondition,
             Self::Path { .. }
             | Self::Slice { .. }

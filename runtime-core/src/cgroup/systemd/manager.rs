@@ -2,13 +2,16 @@
 //!
 //! Starting and stopping are jobs: the call's answer is the job's path, and `JobRemoved` tells how it ended.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use zvariant::{OwnedObjectPath, OwnedValue, Value};
 
 use super::Error;
-use super::bus::{Bus, Connection, DEADLINE};
+use super::address::Bus;
+use super::bus::{Connection, DEADLINE};
 use super::message::Target;
+use crate::Pid;
 
 const MANAGER: Target = Target {
     destination: "org.freedesktop.systemd1",
@@ -58,6 +61,20 @@ impl Manager {
         let property = (MANAGER.interface, "Version");
         let (version,): (OwnedValue,) = self.connection.call(PROPERTIES, "Get", "", &property)?;
         Ok(String::try_from(version).map(|text| parse_version(&text)).unwrap_or_default())
+    }
+
+    /// The cgroup of this systemd, from the hierarchy's root.
+    pub(super) fn control_group(&mut self) -> Result<PathBuf, Error> {
+        let property = (MANAGER.interface, "ControlGroup");
+        let (path,): (OwnedValue,) = self.connection.call(PROPERTIES, "Get", "", &property)?;
+        let path = String::try_from(path).map_err(|err| Error::Message { operation: "Get", err: Box::new(err) })?;
+        Ok(Path::new("/").join(path))
+    }
+
+    /// Moves a process of the caller's user into a delegated unit of that user's (systemd 238).
+    pub(super) fn attach(&mut self, unit: &str, pid: Pid) -> Result<(), Error> {
+        let pids: &[u32] = &[pid.as_raw().cast_unsigned()];
+        self.connection.call(MANAGER, "AttachProcessesToUnit", unit, &(unit, "", pids))
     }
 
     /// Starts a new unit and waits until it is active.

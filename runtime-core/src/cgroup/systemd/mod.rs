@@ -15,6 +15,9 @@
 //!   the cgroup is empty               ----------->  stops a scope by itself
 //!   StopUnit, ResetFailedUnit         ----------->  the unit is gone
 //! ```
+//! A user's own systemd does the same in its part of cgroup v2. There a process that is elsewhere, as in the session of a
+//! login, may not be cloned into a unit: it is made where its maker is, and systemd moves it in before it has its orders.
+//!
 //! All else works on the cgroup's directory, as with the other driver: systemd leaves what is below a delegated unit alone.
 //! Limits are written twice, as properties and then into the files: systemd rounds some values and has no word for others,
 //! and without the properties it would write its own over ours ([`limits`]).
@@ -25,11 +28,13 @@
 //! | module | what |
 //! | --- | --- |
 //! | `name` | `cgroupsPath` to unit and slice |
+//! | `address` | which systemd, and where it listens |
 //! | `bus`, `message` | a connection, and what goes over it |
 //! | `manager` | systemd's methods, with their jobs |
 //! | `limits`, `devices`, `annotations` with `gvariant` | properties |
 //! | `placeholder` | the first process |
 
+mod address;
 mod annotations;
 mod bus;
 mod devices;
@@ -55,8 +60,8 @@ use crate::{ContainerId, Pid};
 use manager::{Manager, Property};
 use name::Place;
 
+pub use address::Bus;
 pub(crate) use annotations::PREFIX as ANNOTATION_PREFIX;
-pub use bus::Bus;
 pub use error::Error;
 pub(super) use limits::Current;
 pub(crate) use placeholder::Placeholder;
@@ -96,13 +101,36 @@ impl Unit {
         bus: Bus,
     ) -> Result<(Self, PathBuf), Error> {
         let cgroups_path = cgroups_path.map(Path::to_string_lossy);
-        let place = Place::new(id, cgroups_path.as_deref())?;
+        let place = Place::new(id, cgroups_path.as_deref(), bus)?;
         let path = place.path()?;
         // They are made use of later, and found wrong now.
         annotations::properties(annotations)?;
         let token = std::fs::read_to_string(RANDOM).map_err(|err| Error::Token { path: RANDOM.into(), err })?;
         let token = token.trim_end().to_owned();
         Ok((Self { name: place.unit, slice: place.slice, bus, token }, path))
+    }
+
+    /// Where the slices of its systemd are, from the hierarchy's root: a user's has but a part of it.
+    pub(super) fn root(&self) -> Result<PathBuf, Error> {
+        match self.bus {
+            Bus::System => Ok("/".into()),
+            Bus::User => Manager::connect(self.bus)?.control_group(),
+        }
+    }
+
+    /// Whether systemd can move a process into it that this one may not move: one that is in another part of the tree than
+    /// the user's systemd has.
+    pub(super) fn attaches(&self) -> bool {
+        self.bus == Bus::User && !self.is_slice()
+    }
+
+    pub(super) fn attach(&self, pid: Pid) -> Result<(), Error> {
+        Manager::connect(self.bus)?.attach(&self.name, pid)
+    }
+
+    /// Nobody but root gives a cgroup a device program (CAP_BPF), so a user's systemd has no device rules either.
+    pub(super) fn has_devices(&self) -> bool {
+        self.bus == Bus::System
     }
 
     /// Starts it around a process; the unit is active, or there is none.

@@ -2,11 +2,17 @@
 
 use std::path::PathBuf;
 
-use super::Error;
+use super::{Bus, Error};
 use crate::ContainerId;
 
 /// Where the units go that say nothing.
-const SLICE: &str = "system.slice";
+fn default_slice(bus: Bus) -> &'static str {
+    match bus {
+        Bus::System => "system.slice",
+        // As with runc.
+        Bus::User => "user.slice",
+    }
+}
 
 /// Where all other slices are.
 const ROOT: &str = "-.slice";
@@ -25,7 +31,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(id: &ContainerId, cgroups_path: Option<&str>) -> Result<Self, Error> {
+    pub(super) fn new(id: &ContainerId, cgroups_path: Option<&str>, bus: Bus) -> Result<Self, Error> {
         let path = cgroups_path.filter(|path| !path.is_empty());
         let (slice, prefix, name) = match path {
             None => ("", PREFIX, id.as_str()),
@@ -47,7 +53,7 @@ impl Place {
             return Err(Error::Name { unit, reason: "it is the root slice, which has every process of the host" });
         }
         let slice = match slice {
-            "" => SLICE,
+            "" => default_slice(bus),
             // runc's document has it so, systemd's name for it is the longer one.
             "-" => ROOT,
             slice => slice,
@@ -116,7 +122,7 @@ mod tests {
     use super::*;
 
     fn place(path: Option<&str>) -> Result<(String, String), Error> {
-        let place = Place::new(&ContainerId::parse("c1").unwrap(), path)?;
+        let place = Place::new(&ContainerId::parse("c1").unwrap(), path, Bus::System)?;
         let path = place.path()?.to_string_lossy().into_owned();
         Ok((if place.is_slice() { String::new() } else { place.slice }, path))
     }
@@ -135,6 +141,12 @@ mod tests {
         ] {
             assert_eq!(place(cgroups_path).unwrap(), (slice.to_owned(), path.to_owned()), "{cgroups_path:?}");
         }
+    }
+
+    #[test]
+    fn a_users_units_are_in_its_user_slice() {
+        let place = Place::new(&ContainerId::parse("c1").unwrap(), None, Bus::User).unwrap();
+        assert_eq!(place.path().unwrap(), PathBuf::from("/user.slice/runc-c1.scope"));
     }
 
     #[test]
