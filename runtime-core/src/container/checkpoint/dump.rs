@@ -194,6 +194,11 @@ impl Dump<'_> {
                     let terminal = manifest.terminal.then_some(self.pid);
                     manifest.unread = input::save(&self.container.pids()?, terminal, &reader, held.as_ref(), dir)?;
                     manifest.criu = criu::logged_version(&self.work.path().join(LOG)).unwrap_or_default();
+                    if self.options.holder.is_some() && network::joined(self.spec).is_some() {
+                        // It is restored elsewhere, where CRIU has locked nothing: to unlock that too takes some ten
+                        // milliseconds, in which nobody runs.
+                        manifest.options.network_lock = Some(NetworkLock::Skip);
+                    }
                     manifest.write(&self.options.image_dir)?;
                     if let Some(capture) = &self.capture {
                         // What cannot be written fails here, where the processes still can run on.
