@@ -60,6 +60,13 @@ pub(crate) enum Error {
     NoMigration { id: String, migration: String },
     #[error("migration {migration} is {phase}")]
     MigrationPhase { migration: String, phase: &'static str },
+    #[error("remove the streams of container {id} in {}", directory.display())]
+    Streams {
+        id: String,
+        directory: std::path::PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
     #[error("hold a dump")]
     Hold(#[source] std::io::Error),
     #[error("{what} of container {id} is not valid")]
@@ -131,6 +138,7 @@ impl Error {
             Self::Stdio { err, .. } => err.kind(),
             Self::StateRoot { .. }
             | Self::Hold(_)
+            | Self::Streams { .. }
             | Self::Mount(_)
             | Self::Kill { .. }
             | Self::Watch { .. }

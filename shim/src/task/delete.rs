@@ -86,6 +86,6 @@ impl Task {
         }
         let rootfs = self.bundle.join("rootfs");
         tokio::task::spawn_blocking(move || mount::unmount_all(&rootfs)).await??;
-        Ok(())
+        self.remove_arrived_streams()
     }
 }
