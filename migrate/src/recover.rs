@@ -191,6 +191,8 @@ pub(crate) async fn destination(mut journal: Journal) -> Result<Done> {
         Stage::Started => Ok(Done::StartedHere),
         Stage::Starting => match containerd.task(&record.id).await? {
             Some(task) if task.status() == Status::Running => {
+                // Nobody knows how far the hook had come.
+                journal.record().at(Moment::TakeOver).await?;
                 journal.change(|record| (record.stage, record.pid) = (Stage::Started, task.pid))?;
                 Ok(Done::StartedHere)
             }

@@ -55,7 +55,7 @@ impl Containerd {
             while answers.message().await?.is_some() {}
             Ok(())
         });
-        let reference = format!("rtc-migrate-{digest}");
+        let reference = self.own(digest);
         BlobWriter {
             containerd: self.clone(),
             digest: digest.to_owned(),

@@ -2,6 +2,7 @@
 
 use proto::containerd::services::images::v1::images_client::ImagesClient;
 use proto::containerd::services::images::v1::{CreateImageRequest, GetImageRequest, Image};
+use tonic::Code;
 
 use super::{Containerd, failed, found};
 use crate::error::Result;
@@ -14,10 +15,14 @@ impl Containerd {
         Ok(answer.and_then(|answer| answer.into_inner().image))
     }
 
+    /// No error if somebody else has made one of this name.
     pub(crate) async fn create_image(&self, image: Image) -> Result<()> {
         let name = image.name.clone();
         let request = self.request(CreateImageRequest { image: Some(image) });
-        let answer = ImagesClient::new(self.channel.clone()).create(request).await;
-        answer.map(drop).map_err(failed("create image", name))
+        match ImagesClient::new(self.channel.clone()).create(request).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.code() == Code::AlreadyExists => Ok(()),
+            Err(status) => Err(failed("create image", name)(status)),
+        }
     }
 }

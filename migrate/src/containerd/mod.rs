@@ -52,6 +52,12 @@ impl Containerd {
         Ok(Self { channel, namespace, lease: None })
     }
 
+    /// A name for what only this migration works on: others may bring the same image at the same time.
+    fn own(&self, what: &str) -> String {
+        let lease = self.lease.as_ref().and_then(|lease| lease.to_str().ok()).unwrap_or("rtc-migrate");
+        format!("{lease}-{what}")
+    }
+
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert(NAMESPACE, self.namespace.clone());

@@ -54,9 +54,7 @@ impl Containerd {
         layer: Descriptor,
         diff_id: &str,
     ) -> Result<()> {
-        let key = format!("rtc-migrate-extract {name}");
-        // Of an attempt that was cut off.
-        self.remove_snapshot(snapshotter, &key).await?;
+        let key = self.own(name);
         let mounts = self.prepare_snapshot(snapshotter, &key, parent).await?;
         let unpacked = self.apply_and_commit(snapshotter, (name, &key), (layer, diff_id), mounts).await;
         match unpacked {

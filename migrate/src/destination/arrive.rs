@@ -244,6 +244,8 @@ impl Arrival {
             };
             let image = Image { name: image.name.clone(), labels: image.labels.clone(), target: Some(target) };
             containerd.create_image(image).await?;
+            // Somebody else may have been faster, with another one.
+            self.check_image().await?;
         }
         Ok(())
     }

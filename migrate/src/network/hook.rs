@@ -13,7 +13,8 @@
 //! | destination | `aborted` | did not come | undoes `prepare` and `take-over`, as far as they came |
 //!
 //! On standard input is one JSON object ([`Call`]). `take-over` is under way while the container is restored, and what
-//! reaches it before it runs is kept for it. `started`, `committed` and `aborted` may come twice, after somebody was killed.
+//! reaches it before it runs is kept for it. `take-over`, `committed` and `aborted` may come twice, after somebody was
+//! killed.
 //! A hook that fails, or takes longer than [`DEADLINE`], ends the move until the container runs at the destination; after
 //! that its failure is told, and changes nothing.
 

@@ -150,8 +150,7 @@ pub(crate) async fn let_go(containerd: &Containerd, shim: Option<&Shim>, journal
         shim.commit().await?;
     }
     if let Some(task) = containerd.task(id).await? {
-        containerd.wait_task(id).await?;
-        containerd.delete_task(id).await?;
+        end_task(containerd, id).await?;
         stdio::remove_of(&task.stdout, &task.stdin)?;
     }
     if !record.keep_source {
@@ -159,6 +158,24 @@ pub(crate) async fn let_go(containerd: &Containerd, shim: Option<&Shim>, journal
         containerd.remove_snapshot(&record.snapshotter, &record.snapshot_key).await?;
     }
     Ok(())
+}
+
+/// A client that has attached to the container deletes its task as well, when it ends: then somebody's call fails, and what
+/// counts is that the task is gone.
+async fn end_task(containerd: &Containerd, id: &str) -> Result<()> {
+    let ended = async {
+        containerd.wait_task(id).await?;
+        containerd.delete_task(id).await
+    };
+    let Err(err) = ended.await else { return Ok(()) };
+    let begun = Instant::now();
+    while begun.elapsed() < ASK_FOR {
+        if containerd.task(id).await?.is_none() {
+            return Ok(());
+        }
+        sleep(ASK_EVERY / 10).await;
+    }
+    Err(err)
 }
 
 /// The container's pid at the destination, and the connection on which it was told; `None` if the destination has not
