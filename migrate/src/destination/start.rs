@@ -43,7 +43,7 @@ impl Arrival {
         }
         let images = journal.images().to_string_lossy().into_owned();
         // One encoded message after another is both in one (protobuf: "last one wins").
-        any.value.extend(Options { criu_image_path: images }.encode_to_vec());
+        any.value.extend(Options { criu_image_path: images, ..Options::default() }.encode_to_vec());
         Ok(any)
     }
 
