@@ -14,8 +14,10 @@ use crate::error::Failure;
 const TAIL: u64 = 256 * 1024;
 
 /// Lines that say that it failed, and nothing more; quoted when there is no other.
-const VERDICTS: [&str; 8] = [
+const VERDICTS: [&str; 9] = [
     "failed with -1",
+    // What CRIU found on the way there stands before it.
+    "Unable to open fd=",
     // What was not seized cannot be let go.
     "Unable to detach from",
     "Dumping FAILED",
@@ -198,6 +200,16 @@ mod tests {
         );
         assert!(failure.line.unwrap().contains("Unseizable non-zombie 1753"));
         assert!(failure.advice.unwrap().contains("uninterruptible"));
+    }
+
+    #[test]
+    fn what_a_descriptor_could_not_be_opened_for_is_quoted() {
+        let failure = from_text(
+            "(00.01)     1: Error (criu/sk-unix.c:1515): unix: Can't connect 10 socket: No such file or directory\n\
+             (00.01)     1: Error (criu/files.c:1281): Unable to open fd=4 id=0x6\n\
+             (00.02) Error (criu/cr-restore.c:2576): Restoring FAILED.\n",
+        );
+        assert!(failure.line.unwrap().contains("Can't connect 10 socket"));
     }
 
     #[test]
