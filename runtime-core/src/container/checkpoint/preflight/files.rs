@@ -68,7 +68,21 @@ fn anonymous(subject: &Subject, pid: i32, fd: &str, kind: &str, report: &mut Rep
         report.refuse(Kind::IoUring, Some(pid), what, IO_URING_WHY, IO_URING_REMEDY);
     } else if !ANONYMOUS.contains(&kind) {
         unknown(subject, pid, what, report);
+    } else if kind == "inotify" {
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+        if watches_overlay(&info) {
+            let why = "CRIU finds it only where it looks for it, which is /etc, /var/log and few others";
+            let remedy = "watch a file of a tmpfs or of a bind mount, or set irmap-scan-path in CRIU's configuration";
+            let what = format!("fd {fd} is an inotify that watches a file of an overlay");
+            report.warn(Kind::File, Some(pid), what, why, remedy);
+        }
     }
+}
+
+/// `inotify wd:1 ino:1d31 sdev:61 mask:8 ignored_mask:0 fhandle-bytes:24 fhandle-type:f8 f_handle:…`, where f8 is an overlay's
+/// (linux/exportfs.h), which it makes no file of again.
+fn watches_overlay(info: &str) -> bool {
+    info.lines().any(|line| line.starts_with("inotify ") && line.contains(" fhandle-type:f8 "))
 }
 
 /// A plugin may know it.
@@ -212,6 +226,13 @@ mod unit {
         assert!(is_known_device(1, 3) && is_known_device(136, 0) && is_known_device(5, 2) && is_known_device(10, 200));
         // fuse, kvm, and a GPU.
         assert!(!is_known_device(10, 229) && !is_known_device(10, 232) && !is_known_device(195, 0));
+    }
+
+    #[test]
+    fn a_watch_of_an_overlay_is_told_from_others() {
+        let line =
+            |kind| format!("flags:\t04000\ninotify wd:1 ino:1d31 sdev:61 mask:8 fhandle-type:{kind} f_handle:00\n");
+        assert!(watches_overlay(&line("f8")) && !watches_overlay(&line("1")) && !watches_overlay("flags:\t04000\n"));
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::fs;
 
+use rustix::process::{getgid, getuid};
+use rustix::thread::{CapabilitySet, capabilities};
+
 use super::report::{Kind, Report};
 use super::{Subject, mappings};
 use crate::Pid;
@@ -24,6 +27,8 @@ pub(super) struct Process {
 pub(super) fn read(subject: &Subject, pids: &[Pid], report: &mut Report) -> Vec<Process> {
     let own = namespaces("self");
     let root = namespaces(&subject.init.to_string());
+    let user = (getuid().as_raw().into(), getgid().as_raw().into());
+    let reads_limits = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
     let mut processes = Vec::with_capacity(pids.len());
     for pid in pids.iter().map(|pid| pid.as_raw()) {
         // Gone, or a zombie, which has none.
@@ -35,6 +40,13 @@ pub(super) fn read(subject: &Subject, pids: &[Pid], report: &mut Report) -> Vec<
             report.refuse(Kind::Traced, Some(pid), what, "a process has one tracer, and CRIU has to be it", remedy);
         }
         let theirs = namespaces(&pid.to_string());
+        // In a user namespace below its own CRIU has every capability.
+        if !reads_limits && theirs.get("user") == own.get("user") && !status.is_of(user) {
+            let why = "CRIU reads its limits, which takes CAP_SYS_RESOURCE, and that is missing here";
+            let remedy = "give the container a user namespace, or rtc the capability";
+            let what = "it is of another user".to_owned();
+            report.refuse(Kind::Kernel, Some(pid), what, why, remedy);
+        }
         check_namespaces(pid, &theirs, [&own, &root], report);
         mappings::check(subject, pid, report);
         processes.push(Process {
@@ -81,17 +93,31 @@ pub(super) struct Status {
     pub(super) threads: u64,
     /// Bytes.
     pub(super) anonymous: u64,
+    /// Real, effective, saved.
+    pub(super) users: [u64; 3],
+    pub(super) groups: [u64; 3],
 }
 
 impl Status {
+    /// All of it is a user's, by whom the kernel lets prlimit(2) look at it.
+    pub(super) fn is_of(&self, (user, group): (u64, u64)) -> bool {
+        self.users == [user; 3] && self.groups == [group; 3]
+    }
+
     pub(super) fn parse(text: &str) -> Self {
         let mut status = Self::default();
         let number = |value: &str| value.split_ascii_whitespace().next().and_then(|number| number.parse::<u64>().ok());
+        let ids = |value: &str| {
+            let mut ids = value.split_ascii_whitespace().map(|id| id.parse().unwrap_or(u64::MAX));
+            [(); 3].map(|()| ids.next().unwrap_or(u64::MAX))
+        };
         for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
             match name {
                 // 0 for none, and also for one that is outside of our pid namespace.
                 "TracerPid" => status.tracer = value.trim().parse().ok().filter(|&pid| pid != 0),
                 "Threads" => status.threads = number(value).unwrap_or_default(),
+                "Uid" => status.users = ids(value),
+                "Gid" => status.groups = ids(value),
                 "RssAnon" => status.anonymous = number(value).unwrap_or_default() * 1024,
                 _ => {}
             }

@@ -129,15 +129,19 @@ fn other_end(subject: &Subject, inode: u64, known: &HashMap<u64, UnixSocket>, so
         elsewhere(inode, socket, report);
         return;
     };
-    let datagram = unix.kind == DATAGRAM;
-    if unix.peer.is_none_or(|peer| sockets.contains_key(&peer)) || datagram && subject.settings.ext_unix_sk {
-        return;
-    }
-    let what = format!("fd {} is a unix socket whose other end is outside of the container", socket.fd);
-    let (why, remedy) = match datagram {
-        true => ("such a socket is only left out when it is asked for", "checkpoint with ext-unix-sk"),
+    let Some(peer) = unix.peer.filter(|peer| !sockets.contains_key(peer)) else { return };
+    let (why, remedy) = match unix.kind == DATAGRAM {
         false => ("CRIU cannot dump half of a stream", "close the connection before the checkpoint"),
+        true if !known.contains_key(&peer) => (
+            "CRIU finds no socket that was made in another network namespace",
+            "close it before the checkpoint, or let the container join the network namespace of the other end",
+        ),
+        true if !subject.settings.ext_unix_sk => {
+            ("such a socket is only left out when it is asked for", "checkpoint with ext-unix-sk")
+        }
+        true => return,
     };
+    let what = format!("fd {} is a unix socket whose other end is outside of the container", socket.fd);
     report.refuse(Kind::UnixSocket, Some(socket.pid), what, why, remedy);
 }
 

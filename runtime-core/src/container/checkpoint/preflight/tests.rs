@@ -6,8 +6,14 @@ use super::report::{Finding, Kind, Report, Severity};
 #[test]
 fn a_status_is_read() {
     let text = "Name:\ta:b\nTracerPid:\t0\nThreads:\t3\nRssAnon:\t     12 kB\n";
-    assert_eq!(Status::parse(text), Status { tracer: None, threads: 3, anonymous: 12 << 10 });
+    assert_eq!(
+        Status::parse(text),
+        Status { tracer: None, threads: 3, anonymous: 12 << 10, users: [0; 3], groups: [0; 3] }
+    );
     assert_eq!(Status::parse("TracerPid:\t77\n").tracer, Some(77));
+    let status = Status::parse("Uid:\t0\t105\t0\t105\nGid:\t7\t7\t7\t8\n");
+    assert_eq!((status.users, status.groups), ([0, 105, 0], [7, 7, 7]));
+    assert!(!status.is_of((0, 7)) && Status::parse("Uid:\t0\t0\t0\t9\nGid:\t7\t7\t7\t7\n").is_of((0, 7)));
 }
 
 #[test]
