@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result, Tree, artifact};
+use crate::{Error, Result, Tree, artifact, programs};
 
 /// Applets that tests use, as links to `/bin/busybox`.
 const APPLETS: &[&str] = &[
@@ -107,6 +107,8 @@ pub enum Image {
     Pause,
     /// Busybox below [`Image::LAYERS`] layers, each with one file in `/layers`.
     Layered,
+    /// Redis, PostgreSQL, nginx and Python from Debian's packages, and the workload.
+    Programs,
 }
 
 impl Image {
@@ -119,6 +121,7 @@ impl Image {
             Self::Workload => "rtc.test/workload:latest",
             Self::Pause => "rtc.test/pause:latest",
             Self::Layered => "rtc.test/layered:latest",
+            Self::Programs => "rtc.test/programs:latest",
         }
     }
 
@@ -131,8 +134,14 @@ impl Image {
             Self::Busybox | Self::Layered => json!({ "Cmd": ["/bin/sh"] }),
             Self::Workload => json!({ "Entrypoint": ["/bin/workload"], "Cmd": ["pause"] }),
             Self::Pause => json!({ "Entrypoint": ["/bin/workload", "pause"] }),
+            Self::Programs => json!({ "Cmd": ["/bin/sh"] }),
         };
-        let mut layers = vec![self.layer(tree)?.finish()?];
+        let mut layers = Vec::new();
+        if let Self::Programs = self {
+            let path = programs::ensure(crate::say)?;
+            layers.push(fs::read(&path).map_err(Error::path("read", path))?);
+        }
+        layers.push(self.layer(tree)?.finish()?);
         if let Self::Layered = self {
             for number in 0..Self::LAYERS {
                 layers.push(Layer::default().file(&format!("layers/{number}"), b"", 0o644)?.finish()?);
@@ -154,6 +163,11 @@ impl Image {
             Self::Busybox | Self::Layered => base(tree),
             Self::Workload => base(tree)?.workload(),
             Self::Pause => Layer::default().workload(),
+            Self::Programs => programs::FILES
+                .iter()
+                .try_fold(Layer::default(), |layer, (path, contents)| layer.file(path, contents.as_bytes(), 0o644))?
+                // Its `bin` is a link.
+                .binary("usr/bin/workload", &artifact::find_static(artifact::WORKLOAD)?),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | [`street`] | two nodes and a client on one network, and a container that can move between them |
 //! | [`vm`] | [`Vm`]: a virtual machine with a kernel of its own, which has what this host's may lack |
 //! | [`image`] | OCI images made on the spot: busybox and the workload |
+//! | [`programs`] | the files of real programs, from Debian's packages, for an image of theirs |
 //! | [`artifact`] | where the built binaries are: the shim, the command line, the workload |
 //! | `cri` | a crate beside this one: a client of the Container Runtime Interface |
 //! | `fake_criu` | with the feature `fake-criu`: a scripted CRIU, for tests of the client without root |
@@ -35,6 +36,7 @@ pub mod fake_criu;
 pub mod image;
 pub mod node;
 mod owner;
+pub mod programs;
 pub mod street;
 mod suites;
 pub mod tree;

@@ -3,6 +3,7 @@
 //!
 //! A tree is cached as `$RTC_CACHE/trees/SUITE-HASH` (see `cache`).
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,6 +11,8 @@ use crate::{Error, Result, cache, suites};
 
 const MIRROR: &str = "http://deb.debian.org/debian";
 const SCRIPTS: &str = "/usr/share/debootstrap/scripts";
+/// Where debootstrap leaves the packages, in the tree.
+const ARCHIVES: &str = "var/cache/apt/archives";
 
 /// Bumped when the way a tree is made changes, and not its packages.
 const REVISION: &str = "1";
@@ -101,6 +104,26 @@ impl Tree {
 
 /// Installs a suite's smallest system, and `packages`, into a new directory.
 pub(crate) fn debootstrap(suite: &str, packages: &[&str], into: &Path) -> Result<()> {
+    run_debootstrap(suite, &[], packages, into)?;
+    cache::remove(&into.join(ARCHIVES))
+}
+
+/// Unpacks a suite's smallest system, and `packages` with what they depend on, into a new directory. Nothing of it is run:
+/// no user is made, and no service started.
+pub(crate) fn unpack(suite: &str, packages: &[&str], into: &Path) -> Result<()> {
+    run_debootstrap(suite, &["--foreign"], packages, into)?;
+    let archives = into.join(ARCHIVES);
+    let entries = fs::read_dir(&archives).map_err(Error::path("list", &archives))?;
+    for entry in entries {
+        let path = entry.map_err(Error::path("list", &archives))?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            complete("dpkg-deb", Command::new("dpkg-deb").arg("--extract").arg(&path).arg(into))?;
+        }
+    }
+    cache::remove(&archives)
+}
+
+fn run_debootstrap(suite: &str, flags: &[&str], packages: &[&str], into: &Path) -> Result<()> {
     // Bookworm's debootstrap has no script for forky; every newer suite's script is a link to sid's.
     let script = [suite, "sid"].iter().map(|name| Path::new(SCRIPTS).join(name)).find(|path| path.exists());
     let Some(script) = script else {
@@ -108,14 +131,13 @@ pub(crate) fn debootstrap(suite: &str, packages: &[&str], into: &Path) -> Result
     };
     // In a mount namespace of its own: the proc that it mounts in the tree goes with it, however it ends.
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "debootstrap", "--variant=minbase"]);
+    command.args(["--mount", "--propagation", "private", "debootstrap", "--variant=minbase"]).args(flags);
     // It takes an empty list for a mistake.
     if !packages.is_empty() {
         command.arg(format!("--include={}", packages.join(",")));
     }
     command.arg(suite).arg(into).arg(MIRROR).arg(script);
-    complete(&format!("debootstrap {suite}"), &mut command)?;
-    cache::remove(&into.join("var/cache/apt/archives"))
+    complete(&format!("debootstrap {suite}"), &mut command)
 }
 
 /// Runs a command of the making of a tree or an image to its end.

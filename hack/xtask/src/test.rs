@@ -1,6 +1,6 @@
 //! Runs the tests, with nextest: each in a process of its own, which is what ends a node that a test left.
 
-use test_fixtures::{Tree, vm};
+use test_fixtures::{Tree, programs, vm};
 
 use crate::error::Error;
 use crate::process::{self, cargo, say, succeeds};
@@ -38,16 +38,18 @@ pub(crate) fn run(args: &Args, which: Which) -> Result<(), Error> {
     process::run(command.args(&args.filters))
 }
 
-/// Builds the binaries, meanwhile makes the root trees, and then the machines' disks: none of it belongs into a test's time.
+/// Builds the binaries, meanwhile makes the root trees and the programs' image, and then the machines' disks: none of it belongs into a test's time.
 fn prepare(args: &Args) -> Result<(), Error> {
     std::thread::scope(|scope| {
         let trees = Tree::ALL.map(|tree| scope.spawn(move || tree.ensure(say)));
+        let programs = scope.spawn(|| programs::ensure(say));
         if !args.no_build {
             build::all()?;
         }
         for tree in trees {
             tree.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
+        programs.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok::<(), Error>(())
     })?;
     // Some hosts cannot have them, and the tests that need them say so.
