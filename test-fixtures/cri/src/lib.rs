@@ -25,12 +25,19 @@ use v1::runtime_service_client::RuntimeServiceClient;
 /// # Errors
 /// The transport's: the socket does not exist, or nobody listens.
 pub async fn connect(socket: &Path) -> Result<RuntimeServiceClient<Channel>, Error> {
+    channel(socket).await.map(RuntimeServiceClient::new)
+}
+
+/// The connection alone, for others of containerd's services.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn channel(socket: &Path) -> Result<Channel, Error> {
     let socket = socket.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     // The URI is only for HTTP/2's :authority; the connector decides where the bytes go.
-    let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
-    Ok(RuntimeServiceClient::new(channel))
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await
 }

@@ -56,15 +56,21 @@ impl Node {
 
     /// Copies a directory of the node, with all that is in it, to the same path of another: what scp would do.
     pub fn copy_directory_to(&self, path: &str, other: &Self) -> Result<()> {
-        let (from, to) = (self.path(path), other.path(path));
-        make_parent(&to)?;
-        let output = std::process::Command::new("cp").arg("-a").args([&from, &to]).output();
+        self.copy_contents_to(path, other, path)
+    }
+
+    /// Copies what is in a directory of the node, extended attributes and all, into one of another, which is made if it is
+    /// not there; so are its owner and mode.
+    pub fn copy_contents_to(&self, from: &str, other: &Self, to: &str) -> Result<()> {
+        let target = other.path(to);
+        fs::create_dir_all(&target).map_err(Error::path("create", &target))?;
+        let output = std::process::Command::new("cp").arg("-a").arg(self.path(from).join(".")).arg(target).output();
         let output = output.map_err(|source| Error::Spawn { command: "cp".to_owned(), source })?;
         if output.status.success() {
             return Ok(());
         }
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(Error::Command { command: format!("cp -a {path}"), status: output.status.to_string(), output: text })
+        Err(Error::Command { command: format!("cp -a {from}"), status: output.status.to_string(), output: text })
     }
 }
 

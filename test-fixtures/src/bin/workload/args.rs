@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-type Error = Box<dyn std::error::Error>;
+use crate::Error;
 
 pub(crate) struct Args {
     mode: String,

@@ -6,27 +6,21 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::Outcome;
 use crate::args::Args;
+use crate::rounds::Rounds;
 
-/// Counts. The file always has one line, `START COUNT`: START is when this process began, so that a restart is told
-/// from a restore. The log, if any, has a line for each count: a gap or a repetition is seen there.
+/// Counts. The log, if any, has a line for each count: a gap or a repetition is seen there.
 pub(crate) fn counter(args: &Args) -> Outcome {
-    let interval = Duration::from_millis(args.number_or("interval-ms", 10)?);
-    let file = File::create(args.text("file")?)?;
     let mut log = args.get("log").map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose()?;
-    let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-    let mut count = 0_u64;
+    let mut rounds = Rounds::new(args)?;
     loop {
-        count += 1;
-        // Of one length, and in one write: a reader sees a whole line.
-        file.write_all_at(format!("{start} {count:020}\n").as_bytes(), 0)?;
         if let Some(log) = &mut log {
-            log.write_all(format!("{count}\n").as_bytes())?;
+            log.write_all(format!("{}\n", rounds.count() + 1).as_bytes())?;
         }
-        sleep(interval);
+        rounds.done()?;
     }
 }
 

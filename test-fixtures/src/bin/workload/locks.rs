@@ -36,7 +36,7 @@ pub(crate) fn try_lock(args: &Args) -> Outcome {
     }))
 }
 
-fn open(args: &Args) -> Result<(File, File), Box<dyn std::error::Error>> {
+fn open(args: &Args) -> Result<(File, File), crate::Error> {
     let path = args.text("file")?;
     let open = |path: &str| OpenOptions::new().create(true).truncate(false).write(true).open(path);
     Ok((open(path)?, open(&format!("{path}.posix"))?))

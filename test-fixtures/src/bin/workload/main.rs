@@ -3,13 +3,20 @@
 
 mod args;
 mod counter;
+mod events;
+mod files;
+mod in_flight;
 mod locks;
 mod memory;
+mod outside;
 mod processes;
+mod pty;
+mod rounds;
 mod signals;
 mod stream;
 mod tcp;
 mod terminal;
+mod udp;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -20,8 +27,11 @@ use args::Args;
 const HELP: &str = "\
 workload MODE [--NAME VALUE]...
 
+Most modes go round after round, and check each; `--file` has `START COUNT` of the rounds, and `FILE.error` what was wrong.
+
 counter    --file PATH [--interval-ms 10] [--log PATH]   counts in memory; the file has `START COUNT`, the log each count
-memory     --mib N [--ready PATH] [--dirty-mib-per-s N]  fills memory, then dirties it; SIGUSR1: checks all, says `intact`
+memory     --mib N [--ready PATH] [--dirty-mib-per-s N] [--verdict PATH]
+                                                         fills memory, then dirties it; SIGUSR1: checks all, says `intact`
 echo       --listen ADDRESS [--ready PATH]               a TCP server that sends everything back
 talk       --connect ADDRESS [--count N] [--interval-ms 10] [--window 1] [--gap-ms N] [--stop PATH]
                                                          a TCP client: numbers, checked when they come back
@@ -32,6 +42,18 @@ try-lock   --file PATH                                   says which of them can 
 threads    --count N [--file PATH]                       threads that count; the file has their counts
 tree       --depth N [--width 2] [--zombies yes] [--sessions yes]   children of children; each says `process PID`
 daemon                                                   leaves a process in a session of its own, and ends
+pipes      --file PATH                                   numbers through another process and back
+fifo       --file PATH --fifo PATH                       numbers through a FIFO
+unix       --file PATH --socket PATH                     numbers through unix sockets of all kinds
+loopback   --file PATH                                   numbers over a TCP connection to itself
+memfd      --file PATH                                   a sealed memfd
+deleted    --file PATH --scratch PATH                    a file without a name
+unlinked   --file PATH --scratch PATH --other PATH       a file that lost the name by which it was opened
+events     --file PATH --watched PATH                    epoll with eventfd, timerfd, signalfd and inotify
+pty        --file PATH --shell PROGRAM                   a shell on a pseudo-terminal of its own
+udp        --file PATH --listen ADDRESS                  answers each datagram with its count of them
+report     --file PATH --socket PATH --kind stream|datagram     numbers to somebody outside
+collect    --file PATH --socket PATH --kind … --ready PATH      who gets them, and checks that they follow one another
 signals    [--code N] [--linger-ms N]                    says `signal NAME` for each; SIGTERM: lingers, says `bye`, ends
 terminal                                                 what kind its fds are, and its size at each SIGWINCH
 exit       --code N
@@ -40,11 +62,20 @@ sleep                                                    forever, without any si
 pause                                                    until SIGTERM or SIGINT, and then ends with 0
 ";
 
+type Error = Box<dyn std::error::Error>;
+
 /// What a mode ends with.
-type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
+type Outcome = Result<ExitCode, Error>;
 
 fn main() -> ExitCode {
-    let outcome = Args::parse(std::env::args().skip(1)).and_then(|args| run(&args));
+    let outcome = Args::parse(std::env::args().skip(1)).and_then(|args| {
+        let outcome = run(&args);
+        if let (Err(error), Some(file)) = (&outcome, args.get("file")) {
+            // A restored process's standard error may be nobody's.
+            std::fs::write(format!("{file}.error"), error.to_string())?;
+        }
+        outcome
+    });
     outcome.unwrap_or_else(|error| {
         say_error(&error.to_string());
         ExitCode::from(125)
@@ -65,6 +96,19 @@ fn run(args: &Args) -> Outcome {
         "tree" => processes::tree(args),
         "daemon" => processes::daemon(),
         "fds" => processes::fds(),
+        "pipes" => in_flight::pipes(args),
+        "relay" => in_flight::relay(),
+        "fifo" => in_flight::fifo(args),
+        "unix" => in_flight::unix(args),
+        "loopback" => in_flight::loopback(args),
+        "memfd" => files::memfd(args),
+        "deleted" => files::deleted(args),
+        "unlinked" => files::unlinked(args),
+        "events" => events::events(args),
+        "pty" => pty::pty(args),
+        "udp" => udp::udp(args),
+        "report" => outside::report(args),
+        "collect" => outside::collect(args),
         "signals" => signals::signals(args),
         "pause" => signals::pause(),
         "terminal" => terminal::terminal(),

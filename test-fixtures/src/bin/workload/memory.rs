@@ -78,10 +78,14 @@ pub(crate) fn memory(args: &Args) -> Outcome {
             dirtied += 1;
         }
         for _ in signals.pending() {
-            match pages.first_damaged() {
-                None => say("intact\n")?,
-                Some(page) => say(&format!("damaged at page {page} of {count}\n"))?,
+            let verdict = match pages.first_damaged() {
+                None => "intact\n".to_owned(),
+                Some(page) => format!("damaged at page {page} of {count}\n"),
+            };
+            if let Some(path) = args.get("verdict") {
+                fs::write(path, &verdict)?;
             }
+            say(&verdict)?;
         }
         std::thread::sleep(tick);
     }
