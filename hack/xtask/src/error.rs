@@ -34,6 +34,8 @@ pub(crate) enum Error {
     Metadata(#[source] serde_json::Error),
     #[error("the layering of the crates is broken:\n{}", .0.join("\n"))]
     Layering(Vec<String>),
+    #[error("{} has no place for the table", path.display())]
+    Markers { path: PathBuf },
     #[error("{}", .0.join("\n"))]
     Checks(Vec<String>),
     #[error("{what}: expected {expected}, got {found:?}")]

@@ -7,6 +7,7 @@
 //! | `check` | format, lints, dependencies, and the layering of the crates |
 //! | `fuzz` | libFuzzer on the parsers |
 //! | `bench` | rtc beside runc's shim |
+//! | `workloads` | what is carried by a checkpoint, as a table |
 //! | `suites` | the public suites for OCI runtimes, against rtc and its peers |
 //! | `soak` | live migration back and forth, under the eyes of a client |
 //! | `node` | a shell in a test node |
@@ -29,6 +30,7 @@ mod soak;
 mod suites;
 mod test;
 mod vm;
+mod workloads;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,6 +60,8 @@ enum Command {
     Suites(suites::Args),
     /// Moves a container back and forth between two nodes, and tells what a client noticed
     MigrateSoak(soak::Args),
+    /// Checkpoints and restores workloads of all kinds with rtc and runc; writes the table of criu/README.md
+    Workloads(workloads::Args),
     /// Builds the static binaries
     Build,
     /// Builds the shim and the command line and installs them, with manual pages and shell completions
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Suites(args) => suites::run(&args),
         Command::MigrateSoak(args) => soak::run(&args),
+        Command::Workloads(args) => workloads::run(&args),
         Command::Build => host::prepare().and_then(|()| build::all()).map(drop),
         Command::Install { prefix } => install::install(&prefix),
         Command::Check => check::run_checks(),
