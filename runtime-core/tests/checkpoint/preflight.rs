@@ -84,6 +84,7 @@ fn refused_by_both() {
         seen += 1;
     }
     assert!(seen >= 12, "only {seen}");
+    memory_of_the_host();
     socket_to_the_outside();
     connected_to_the_outside();
     terminal_of_the_host();
@@ -95,6 +96,19 @@ const REFUSED: &[(&str, FindingKind, &str)] = &[
     ("my $p = \"\\0\" x 120; need(syscall(425, 8, $p) >= 0);", FindingKind::IoUring, "io_uring"),
     ("need(syscall(323, 1) >= 0);", FindingKind::File, "[userfaultfd]"),
     ("need(open(F, '+<', '/dev/fuse'));", FindingKind::File, "a character device 10:229"),
+    (
+        // All links, asked for and not read.
+        "need(socket(N, 16, 3, 0)); my $m = pack('LSSLLx16', 32, 18, 0x301, 1, 0); need(send(N, $m, 0));",
+        FindingKind::Socket,
+        "messages that were not read",
+    ),
+    (
+        "my ($d, $f, $t) = ('/run/m', 'x', 'fuse'); mkdir $d; need(open(F, '+<', '/dev/fuse'));
+         my $o = 'fd=' . fileno(F) . ',rootmode=40000,user_id=0,group_id=0';
+         need(syscall(165, $f, $d, $t, 0, $o) == 0); close F;",
+        FindingKind::Mount,
+        "a FUSE filesystem is mounted on /run/m",
+    ),
     ("need(socket(F, 38, 5, 0));", FindingKind::Socket, "protocol ALG"),
     ("need(socket(F, 40, 1, 0));", FindingKind::Socket, "VSOCK"),
     ("need(socket(F, 2, 1, 262));", FindingKind::Socket, "MPTCP"),
@@ -182,6 +196,17 @@ fn both_refuse(bundle: &Bundle, counter: &Counter, kind: FindingKind, expected: 
     };
     println!("{kind:?} {expected}: {err}");
     assert_eq!(counter.container.status().unwrap(), Status::Running);
+}
+
+/// Shared memory of System V, in an IPC namespace that is the node's.
+fn memory_of_the_host() {
+    let body = "my $id = shmget(0, 65536, 0600 | 01000); need(defined $id); need(syscall(30, $id, 0, 0) > 0); shmctl($id, 0, 0);";
+    let mut bundle = with_perl(&perl(body));
+    bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "ipc");
+    bundle.spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev/mqueue");
+    let counter = started(&bundle).unwrap();
+    both_refuse(&bundle, &counter, FindingKind::Namespace, "shared memory /SYSV");
+    counter.kill();
 }
 
 fn socket_to_the_outside() {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   processes ── status, namespaces, mappings ──┐
+//!   mounts ───── of filesystems in user space ──┤
 //!   files ────── descriptors, locks ────────────┤
 //!   sockets ──── protocols, connections ────────┼──> Report: findings, each refuse or warn
 //!   space ────── the image directory ───────────┤
@@ -17,6 +18,7 @@
 mod files;
 mod host;
 mod mappings;
+mod mounts;
 mod processes;
 mod report;
 pub(crate) mod restore;
@@ -97,6 +99,9 @@ fn look(container: &Container, options: &CheckpointOptions) -> Result<Report> {
         streams: container.state.stdio_files.iter().filter(|name| !name.is_empty()).cloned().collect(),
     };
     let processes = processes::read(&subject, &pids, &mut report);
+    if !external.iter().any(|external| external.mount().is_some()) {
+        mounts::check(container, init, &pids, &mut report);
+    }
     let files = files::read(&subject, &processes, &mut report);
     sockets::check(&subject, &processes, &files, &mut report);
     space::check(options, options.seal.over(&annotated.seal).compress.is_some(), &processes, &mut report);

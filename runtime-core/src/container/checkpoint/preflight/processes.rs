@@ -48,7 +48,8 @@ pub(super) fn read(subject: &Subject, pids: &[Pid], report: &mut Report) -> Vec<
             report.refuse(Kind::Kernel, Some(pid), what, why, remedy);
         }
         check_namespaces(pid, &theirs, [&own, &root], report);
-        mappings::check(subject, pid, report);
+        let shares_ipc = theirs.get("ipc").is_some() && theirs.get("ipc") == own.get("ipc");
+        mappings::check(subject, pid, shares_ipc, report);
         processes.push(Process {
             pid,
             threads: status.threads,

@@ -29,11 +29,12 @@ pub(super) fn check(subject: &Subject, processes: &[Process], sockets: &Sockets,
     if sockets.is_empty() {
         return;
     }
-    let (mut tcp, mut unix) = (false, Vec::new());
+    let (mut tcp, mut netlink, mut unix) = (false, false, Vec::new());
     for (inode, socket) in sockets {
         let Some(protocol) = protocol(socket.pid, &socket.fd) else { continue };
         match protocol.as_str() {
             "TCP" | "TCPv6" => tcp = true,
+            "NETLINK" => netlink = true,
             "UNIX" | "UNIX-STREAM" => unix.push(*inode),
             protocol if KNOWN.contains(&protocol) => {}
             protocol => unknown(subject, socket.pid, &socket.fd, protocol, report),
@@ -45,6 +46,9 @@ pub(super) fn check(subject: &Subject, processes: &[Process], sockets: &Sockets,
     for process in processes.iter().filter(|process| seen.insert(process.network.as_str())) {
         if tcp {
             connections(subject, process.pid, sockets, report);
+        }
+        if netlink {
+            unread_messages(process.pid, sockets, report);
         }
         if let Some(all) = known.as_mut().filter(|_| !unix.is_empty()) {
             match unix_diag::sockets(process.pid) {
@@ -101,6 +105,24 @@ fn connections(subject: &Subject, pid: i32, sockets: &Sockets, report: &mut Repo
             }
         }
     }
+}
+
+/// What the kernel has answered, and nobody has read.
+fn unread_messages(pid: i32, sockets: &Sockets, report: &mut Report) {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/netlink")).unwrap_or_default();
+    for (inode, _) in text.lines().skip(1).filter_map(netlink_queue).filter(|(_, bytes)| *bytes > 0) {
+        let Some(socket) = sockets.get(&inode) else { continue };
+        let what = format!("fd {} is a netlink socket with messages that were not read", socket.fd);
+        let remedy = "let the program read them, or close the socket";
+        report.refuse(Kind::Socket, Some(socket.pid), what, "CRIU does not carry them", remedy);
+    }
+}
+
+/// Inode and bytes to read, of a line of /proc/PID/net/netlink: `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`.
+fn netlink_queue(line: &str) -> Option<(u64, u64)> {
+    let mut fields = line.split_ascii_whitespace().skip(4);
+    let bytes = fields.next()?.parse().ok()?;
+    Some((fields.nth(4)?.parse().ok()?, bytes))
 }
 
 /// A line of /proc/PID/net/tcp.
@@ -175,6 +197,13 @@ mod unit {
         assert_eq!(Connection::parse(line), Some(Connection { state: "0A", waiting: true, inode: 4242 }));
         let line = "   0: 0100007F:1F90 0100007F:9 01 00000000:00000000 00:00000000 00000000     0        0 7 1 0";
         assert_eq!(Connection::parse(line), Some(Connection { state: "01", waiting: false, inode: 7 }));
+    }
+
+    #[test]
+    fn a_queue_of_netlink_is_read() {
+        let line = "00000000f07d5ba3 0   4242       00000000 768      0        0     2        0        27182   ";
+        assert_eq!(netlink_queue(line), Some((27182, 768)));
+        assert_eq!(netlink_queue("sk Eth Pid"), None);
     }
 
     #[test]
