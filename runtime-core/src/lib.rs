@@ -33,6 +33,7 @@ mod rootfs;
 mod sealed;
 mod seccomp;
 pub mod spec;
+mod stat;
 mod sys;
 pub mod time;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::LinuxDeviceCgroup;
 
-use super::{details, devices, devices_v2, file, hierarchy, kill, stats_v1, stats_v2, systemd};
+use super::{details, devices, devices_v2, file, hierarchy, stats_v1, stats_v2, systemd};
 use crate::ContainerId;
 
 /// The mount table, an empty line, and `/proc/PID/cgroup`: wherever a container's cgroup lies, it lies below a mount.
@@ -29,7 +29,7 @@ pub(crate) fn files(path: &Path, text: &str) {
     }
     stats_v1::fuzz(path);
     stats_v2::fuzz(path);
-    kill::state(text);
+    crate::stat::state(text);
     list(text);
 }
 

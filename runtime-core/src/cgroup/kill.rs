@@ -12,7 +12,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use super::freezer::Freezer;
 use super::{Cgroup, Error, directory, file};
 use crate::sys::process::pidfd_signal;
-use crate::{Pid, Signal};
+use crate::{Pid, Signal, stat};
 
 /// How long `signal` waits for the subtree to stop before it signals a moving target.
 const FREEZE: Duration = Duration::from_millis(500);
@@ -82,13 +82,7 @@ fn is_zombie(pid: Pid) -> Result<bool, Error> {
         Err(Error::Read { err: Errno::ESRCH, .. }) => None,
         Err(err) => return Err(err),
     };
-    Ok(matches!(stat.as_deref().and_then(state), None | Some(b'Z' | b'X')))
-}
-
-/// Of a process, as its stat file has it (proc_pid_stat(5)).
-pub(super) fn state(stat: &str) -> Option<u8> {
-    // The command before it is in parentheses and may itself contain some.
-    stat.rsplit_once(") ")?.1.bytes().next()
+    Ok(matches!(stat.as_deref().and_then(stat::state), None | Some(b'Z' | b'X')))
 }
 
 pub(super) fn signal(cgroup: &Cgroup, signal: Signal) -> Result<(), Error> {
@@ -159,14 +153,4 @@ fn open(path: &Path, pid: Pid, number: Signal) -> Result<Option<OwnedFd>, Error>
 fn failed(path: &Path, pid: Pid, number: Signal, err: rustix::io::Errno) -> Error {
     let err = Errno::from_raw(err.raw_os_error());
     Error::Signal { pid, signal: number.as_raw(), path: path.to_owned(), err }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_state_stands_behind_a_hostile_name() {
-        assert_eq!(super::state("7 (a) R (b) Z 1 7"), Some(b'Z'));
-        assert_eq!(super::state("7 (a) "), None, "cut off");
-        assert_eq!(super::state(""), None);
-    }
 }

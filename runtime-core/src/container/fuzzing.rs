@@ -1,6 +1,6 @@
 //! What a container leaves on disk, and what the kernel tells of its processes, for [`crate::fuzzing`].
 
-use super::state::{self, State};
+use super::state::State;
 use super::{checkpoint, process, restore};
 
 pub(crate) use checkpoint::fuzzing::{manifest, mountinfo, tables};
@@ -17,7 +17,7 @@ pub(crate) fn schedule(spec: &oci_spec::runtime::Process) {
 }
 
 pub(crate) fn stat(text: &str) {
-    state::parse_start_time(text);
+    crate::stat::start_time(text);
     checkpoint::fuzzing::stat(text);
 }
 

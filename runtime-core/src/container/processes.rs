@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::Container;
-use crate::{Pid, Result, cgroup};
+use crate::{Pid, Result, cgroup, stat};
 
 pub(super) fn pids(container: &Container) -> Result<Vec<Pid>> {
     let cgroup = &container.state.cgroup;
@@ -33,14 +33,9 @@ fn table() -> Vec<Row> {
     pids.filter_map(|pid| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let namespace = std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-        Some(Row { pid, parent: parent(&stat)?, namespace })
+        Some(Row { pid, parent: stat::parent(&stat)?, namespace })
     })
     .collect()
-}
-
-/// The command's name is in parentheses and may hold any byte, parentheses too.
-fn parent(stat: &str) -> Option<i32> {
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// The processes of the init's namespace, whoever began them, and their descendants, which may be in namespaces below.
@@ -88,6 +83,5 @@ mod tests {
             |init| in_namespace_of(Pid::new(init).unwrap(), &table).iter().map(|pid| pid.as_raw()).collect::<Vec<_>>();
         assert_eq!(pids(10), [10, 11, 12, 20]);
         assert_eq!(pids(30), [30]);
-        assert_eq!(parent("7 (a) b (c) S 3 4"), Some(3));
     }
 }

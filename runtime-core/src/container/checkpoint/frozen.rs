@@ -25,7 +25,7 @@ use super::stopped::{self, Sight};
 use crate::container::Container;
 use crate::container::kill::DEADLINE;
 use crate::sys::process::share_memory;
-use crate::{Error, Pid, Result};
+use crate::{Error, Pid, Result, stat};
 
 /// How long a vfork may last: what the child executes has to be read from a disk, at the most.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -150,12 +150,8 @@ fn in_vfork(container: &Container, pids: Vec<Pid>) -> Option<Pid> {
     None
 }
 
-/// Field 4 of proc_pid_stat(5). The command's name is in parentheses and may hold any byte.
+/// `None` for one that has ended.
 pub(super) fn parent(pid: Pid) -> Option<i32> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_parent(&String::from_utf8_lossy(&stat))
-}
-
-pub(super) fn parse_parent(stat: &str) -> Option<i32> {
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    stat::parent(&String::from_utf8_lossy(&text))
 }

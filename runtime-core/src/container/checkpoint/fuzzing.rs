@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::manifest::Manifest;
-use super::{frozen, host, mountinfo, network, stdio};
+use super::{host, mountinfo, network, stdio};
 
 pub(crate) fn manifest(json: &[u8]) {
     let Ok(manifest) = Manifest::parse(json, Path::new("rtc.json")) else { return };
@@ -18,7 +18,7 @@ pub(crate) fn mountinfo(bytes: &[u8]) {
 }
 
 pub(crate) fn stat(text: &str) {
-    frozen::parse_parent(text);
+    crate::stat::parent(text);
 }
 
 /// `cpuinfo`, `net/dev` and `fdinfo`.

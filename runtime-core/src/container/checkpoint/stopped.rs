@@ -6,7 +6,7 @@
 
 use std::fs;
 
-use crate::Pid;
+use crate::{Pid, stat};
 
 /// Where such a process waits in the kernel, as proc_pid_wchan(5) names it.
 const WAITS_IN: &str = "do_signal_stop";
@@ -40,20 +40,15 @@ pub(super) fn look(pids: &[Pid]) -> Sight {
 
 /// Whether it is stopped, if that can be seen.
 fn judge(stat: &str, wchan: impl FnOnce() -> String) -> Option<bool> {
-    match state(stat) {
-        Some('T') => Some(true),
+    match stat::state(stat) {
+        Some(b'T') => Some(true),
         // Since Linux 6.1 a frozen one is in state D, whatever it was in before.
-        Some('D') => match wchan() {
+        Some(b'D') => match wchan() {
             name if name == NAMELESS => None,
             name => Some(name == WAITS_IN),
         },
         _ => Some(false),
     }
-}
-
-/// Field 3 of proc_pid_stat(5).
-fn state(stat: &str) -> Option<char> {
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 #[cfg(test)]
@@ -85,7 +80,6 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(running && stopped && goes_on, "{running} {stopped} {goes_on}");
-        assert_eq!(state("7 (a) b) D 1"), Some('D'));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) fn read(subject: &Subject, pids: &[Pid], report: &mut Report) -> Vec<
             report.refuse(Kind::Kernel, Some(pid), what, why, remedy);
         }
         check_namespaces(pid, &theirs, [&own, &root], report);
-        let shares_ipc = theirs.get("ipc").is_some() && theirs.get("ipc") == own.get("ipc");
+        let shares_ipc = theirs.contains_key("ipc") && theirs.get("ipc") == own.get("ipc");
         mappings::check(subject, pid, shares_ipc, report);
         processes.push(Process {
             pid,
