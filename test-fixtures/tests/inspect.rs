@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use age::secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use test_fixtures::{Image, Node, NodeConfig, Output, Tree, artifact};
 
@@ -29,6 +30,7 @@ fn what_is_in_a_checkpoint_is_told_and_what_is_damaged_is_refused() {
     start(&node, "rtc", "c1");
     checkpoint(&node, "c1", "/tmp/one", "--leave-running");
     tells_what_is_there(&node);
+    of_sealed_ones(&node);
     checkpoint(&node, "c1", "/tmp/two", "--file-locks --checksum-pages");
     tells_the_difference(&node);
     refuses_what_is_damaged(&node);
@@ -250,6 +252,44 @@ fn restores_and_tells_how_long(node: &Node) {
     );
     assert!(inspect(node, &["/tmp/two"]).text().contains("last restore "));
     node.run(["rtc", "delete", "-f", "c2"]).unwrap();
+}
+
+/// What can be told without the key, all with it, and what is damaged.
+fn of_sealed_ones(node: &Node) {
+    let identity = age::x25519::Identity::generate();
+    node.write("/tmp/key", identity.to_string().expose_secret()).unwrap();
+    checkpoint(node, "c1", "/tmp/zstd", "--leave-running --compress");
+    checkpoint(node, "c1", "/tmp/age", "--leave-running --compress=zstd:1 --encrypt-key /tmp/key");
+    let all = json_of(node, "/tmp/zstd");
+    assert_described(&all);
+    let sealed = &all["record"]["sealed"];
+    assert_eq!((&sealed["compression"], &sealed["level"]), (&"zstd".into(), &3.into()));
+    assert_eq!((&sealed["encryption"], &sealed["opened"]), (&Value::Null, &true.into()));
+    assert!(sealed["bytes"].as_u64().unwrap() < all["bytes"].as_u64().unwrap(), "{all:#}");
+    assert!(process(&all, "\"echo\"")["memory"]["anonymous"]["stored"].as_u64().unwrap() >= 4096);
+
+    let without = json_of(node, "/tmp/age");
+    let sealed = &without["record"]["sealed"];
+    assert_eq!((&sealed["encryption"], &sealed["opened"]), (&"aes-256-gcm".into(), &false.into()));
+    assert_eq!((&without["processes"], &without["record"]["id"]), (&json!([]), &"c1".into()));
+    assert!(without["sizes"].as_array().unwrap().iter().any(|size| size["kind"] == "pages"), "{without:#}");
+    let text = inspect(node, &["/tmp/age"]).text();
+    assert!(text.contains("compressed by zstd (level 1), encrypted by aes-256-gcm"), "{text}");
+    assert!(text.contains("--decrypt-key") && !text.contains("/bin/workload"), "{text}");
+    let text = inspect(node, &["--decrypt-key", "/tmp/key", "--verify", "/tmp/age"]);
+    assert_eq!((text.code(), text.error_text().as_str()), (0, ""), "{}", text.text());
+    assert!(text.text().contains("127.0.0.1:7 (listening)"), "{}", text.text());
+
+    let compared = node.run(["rtc", "diff", "--decrypt-key", "/tmp/key", "/tmp/one", "/tmp/age"]).unwrap();
+    assert!(compared.contains("mounts the same"), "{compared}");
+    let refused = node.exec(["rtc", "diff", "/tmp/one", "/tmp/age"]).unwrap();
+    assert!(refused.code() == 1 && refused.error_text().contains("is encrypted"), "{}", refused.error_text());
+
+    node.sh("printf xyxyxy | dd of=/tmp/age/pages-1.img.sealed bs=1 seek=100 conv=notrunc status=none").unwrap();
+    let damaged = inspect(node, &["--decrypt-key", "/tmp/key", "--verify", "/tmp/age"]);
+    assert!(damaged.code() == 1 && damaged.text().contains("pages-1.img: chunk 0 is not"), "{}", damaged.text());
+    assert!(damaged.text().contains("127.0.0.1:7 (listening)"), "{}", damaged.text());
+    node.run(["rm", "-r", "/tmp/zstd", "/tmp/age", "/tmp/key"]).unwrap();
 }
 
 fn of_runc(node: &Node) {

@@ -1,5 +1,6 @@
 //! Checkpoint and restore: as `ctr` does them, through containerd's content store, and from a copied directory.
 
+use age::secrecy::ExposeSecret;
 use containerd_shim_protos::api::Status;
 use test_fixtures::{Image, Node, NodeConfig};
 
@@ -12,6 +13,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a restored counter goes on where it was, and all verbs work on it", restored),
     ("input that was not read yet is read by the restored process", unread_input),
     ("images go on in another node, and back in the first", in_another_node),
+    ("annotations seal a checkpoint, and open it", sealed),
 ];
 
 const CHECKPOINT: &str = "rtc.test/checkpoint:1";
@@ -156,6 +158,52 @@ fn in_another_node(host: &Host) {
         file = dump_and_end(shim, to);
     }
     host.node.run(["rm", "-r", MOVING]).unwrap();
+}
+
+/// The shell's memory has this in one piece, and no argument has.
+const MARKER: &str = "plain-marker-7f3a";
+
+fn sealed(host: &Host) {
+    if host.lane.runtime == Runtime::Runc {
+        eprintln!("skipped: runc seals nothing");
+        return;
+    }
+    let script = "a=plain; b=marker; m=$a-$b-7f3a; n=0; while :; do n=$((n+1)); echo $n >/count; usleep 1000; done";
+    let identity = age::x25519::Identity::generate();
+    host.node.write("/tmp/key", identity.to_string().expose_secret()).unwrap();
+    let annotate = |annotations: &str| {
+        let program = format!(".annotations += {{{annotations}}}");
+        host.node.sh(&format!("cd {BUNDLE} && jq '{program}' config.json >new && mv new config.json")).unwrap();
+    };
+    let count = || host.node.read_text(COUNT).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+
+    let shim = Shim::start(host, script, None);
+    let recipient = identity.to_public();
+    annotate(&format!("\"org.rtc.criu.compress\": \"zstd:1\", \"org.rtc.criu.encrypt-recipient\": \"{recipient}\""));
+    shim.create(LONG, "").unwrap();
+    shim.start_task(LONG).unwrap();
+    host.wait("it counts", || count() > 100);
+    let file = dump_and_end(shim, host);
+    let files = host.node.sh(&format!("ls {MOVING}")).unwrap();
+    let sealed = |name: &str| name.ends_with(".sealed") || ["rtc.json", "rtc-key.age"].contains(&name);
+    assert!(files.lines().count() > 20 && files.lines().all(sealed), "{files}");
+    assert_eq!(host.node.sh(&format!("grep -rl {MARKER} {MOVING} /run || true")).unwrap(), "");
+
+    // Without a key, and then with it.
+    let shim = Shim::start(host, script, None);
+    let at: u64 = String::from_utf8_lossy(&file).trim().parse().unwrap_or(100);
+    host.node.write(COUNT, &file).unwrap();
+    assert_eq!(shim.create(LONG, MOVING).unwrap().pid, 0);
+    let refused = shim.start_task(LONG).unwrap_err().to_string();
+    assert!(refused.contains("no key was given"), "{refused}");
+    annotate("\"org.rtc.criu.decrypt-key\": \"/tmp/key\"");
+    shim.start_task(LONG).unwrap();
+    host.wait("it goes on", || count() > at);
+    assert!(count() < at + 10_000, "it goes on where it was");
+    shim.kill();
+    shim.delete();
+    shim.shut_down();
+    host.node.run(["rm", "-r", MOVING, "/tmp/key"]).unwrap();
 }
 
 fn unread_input(host: &Host) {
