@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::ContainerId;
-use crate::container::{CheckpointError, IdMapsError, Status};
+use crate::container::{CheckpointError, IdMapsError, PodError, Status};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -171,6 +171,12 @@ pub enum Error {
         #[source]
         err: CheckpointError,
     },
+    #[error("restore container {id} with its pod")]
+    Pod {
+        id: ContainerId,
+        #[source]
+        err: PodError,
+    },
     /// An operation failed, and so did undoing what it had begun.
     #[error("cleaning up failed as well ({})", chain(roll_back.as_ref()))]
     RollBack {
@@ -239,6 +245,7 @@ impl Error {
             Self::RollBack { err, .. } => err.kind(),
             Self::Criu { err, .. } => criu_kind(err),
             Self::Checkpoint { err, .. } => err.kind(),
+            Self::Pod { err, .. } => err.kind(),
             Self::File { .. }
             | Self::State { .. }
             | Self::OtherState { .. }

@@ -31,6 +31,7 @@ mod maps;
 mod namespaces;
 mod net_devices;
 mod notify;
+mod pod;
 mod process;
 mod processes;
 mod restore;
@@ -60,11 +61,12 @@ pub use checkpoint::{
     CgroupMode, Change, CheckpointError, CheckpointOptions, Checkpointed, Checksums, Comparison, Compression,
     CriuOptions, Difference, External, Finding, FindingKind, Held, HeldDump, Holder, HostDescription, Input,
     Inspection, InvalidCompression, InvalidRecipient, Maker, MemoryChange, NetworkLock, OptionChange, OwnedFile,
-    PageServer, ProcessName, Recipient, Record, Report, RestoreCheck, RestoreOptions, RestoreTimings, STALL,
-    SealOptions, SealRecord, Sets, Severity, SizeChange, Stranger, Timings, Transport, Verify, criu_version,
+    PageServer, ProcessName, Recipient, Record, Report, RestoreCheck, RestoreHolder, RestoreOptions, RestoreTimings,
+    STALL, SealOptions, SealRecord, Sets, Severity, SizeChange, Stranger, Timings, Transport, Verify, criu_version,
     parse_ghost_limit, parse_network_lock,
 };
 pub use maps::IdMapsError;
+pub use pod::{Joined, PodCheckpointed, PodDump, PodError, PodManifest, PodMember, PodRestore, SharedMemory};
 pub use status::Status;
 
 /// What becomes file descriptors 0, 1 and 2 of a process.

@@ -34,7 +34,8 @@ use super::checkpoint::seal::Source;
 use super::checkpoint::swrk::{InCgroups, Plain, with_root};
 use super::checkpoint::work::{Work, open_dir};
 use super::checkpoint::{
-    self, CheckpointError, CriuOptions, External, RestoreOptions, aftermath, mounts, namespaces, phases, stdio, typed,
+    self, CheckpointError, CriuOptions, External, RestoreHolder, RestoreOptions, aftermath, mounts, namespaces, phases,
+    stdio, typed,
 };
 use super::class::NewClass;
 use super::create::{NewCgroup, ROLL_BACK, hooks_of, new_state};
@@ -214,6 +215,7 @@ struct Arriving<'a> {
     create_runtime: Vec<Hook>,
     child: Option<Child>,
     console: Option<OwnedFd>,
+    holder: Option<&'a dyn RestoreHolder>,
 }
 
 impl Restore<'_> {
@@ -250,6 +252,7 @@ impl Restore<'_> {
             create_runtime,
             child: None,
             console: None,
+            holder: self.options.holder.as_deref(),
         };
         let restored = self.run_criu(&mut arriving);
         let result = restored.and_then(|pid| arriving.finish(pid)).and_then(|()| self.cgroup.occupied());
@@ -380,11 +383,19 @@ impl Arriving<'_> {
         tracing::debug!(id = %self.id, ?notification, "restore");
         match notification {
             Notification::SetupNamespaces { pid } => self.arrived(pid)?,
-            Notification::PostSetupNamespaces if self.loopback => self.bring_loopback_up()?,
+            Notification::PostSetupNamespaces => {
+                if self.loopback {
+                    self.bring_loopback_up()?;
+                }
+                if let (Some(holder), Some(child)) = (self.holder, &self.child) {
+                    holder.namespaces_made(child.pid);
+                }
+            }
             Notification::PostRestore { .. } => {
                 self.directory.write(&self.state)?;
                 self.type_again()?;
                 input::give(self.unread, self.stdio).map_err(failed(self.id))?;
+                self.holder.map_or(Ok(()), RestoreHolder::restored)?;
             }
             Notification::OrphanPtsMaster(master) if self.is_console(&master) => self.console = Some(master),
             _ => {}

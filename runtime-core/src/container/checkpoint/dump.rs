@@ -1,6 +1,6 @@
 //! The verb `checkpoint`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
 use std::fs;
 use std::io::Write;
@@ -73,10 +73,21 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     let work = options.work_dir.as_deref().or(annotated.work_path.as_deref());
     let work = Work::new(work, container.directory.path()).map_err(&failed)?;
     let external = [annotated.external_dump.as_slice(), &options.external].concat();
-    let guard = RefCell::default();
+    let (guard, keep_images) = (RefCell::default(), Cell::default());
     let capture = capture(options, &sealing).map_err(&failed)?;
-    let dump =
-        Dump { container, options, criu: &criu, spec: &spec, work: &work, external, pid, paused, guard, capture };
+    let dump = Dump {
+        container,
+        options,
+        criu: &criu,
+        spec: &spec,
+        work: &work,
+        external,
+        pid,
+        paused,
+        guard,
+        keep_images,
+        capture,
+    };
     if options.pre_dump {
         dump.pre_dump(&criu_options)?;
         let frozen = dump.stats().map(|stats| stats.frozen);
@@ -91,7 +102,12 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     tracing::debug!(id = %container.id(), mounts = ?manifest.external_mounts, "external mounts");
     write_descriptors(dump.images_dir(), &manifest.descriptors).map_err(&failed)?;
     let span = phases::dump(container.id());
-    span.in_scope(|| dump.dump(&mut manifest))?;
+    if let Err(err) = span.in_scope(|| dump.dump(&mut manifest)) {
+        if dump.keep_images.get() {
+            images.keep();
+        }
+        return Err(err);
+    }
 
     let total = start.elapsed();
     let stats = dump.stats();
@@ -169,6 +185,8 @@ struct Dump<'a> {
     paused: bool,
     /// While CRIU is at work.
     guard: RefCell<Option<Guard>>,
+    /// Somebody has decided that the images stay.
+    keep_images: Cell<bool>,
     /// What is between CRIU and the image directory, if anything is.
     capture: Option<Capture>,
 }
@@ -217,7 +235,10 @@ impl Dump<'_> {
     /// Waits for the decision, if there is somebody who takes it.
     fn hold(&self, criu: BorrowedFd<'_>) -> Result<(), Box<dyn StdError + Send + Sync>> {
         let Some(holder) = &self.options.holder else { return Ok(()) };
-        holder.hold(&HeldDump { criu, guard: &self.guard })?;
+        holder.hold(&HeldDump { criu, guard: &self.guard, keep_images: &self.keep_images })?;
+        if self.options.leave_running {
+            return Ok(());
+        }
         let dead = poll(&mut [PollFd::from_borrowed_fd(criu, PollFlags::IN)], Some(&Timespec::default()))? > 0;
         if dead {
             // Before they are thawed: they must not run again.
@@ -251,12 +272,20 @@ impl Dump<'_> {
         if freeze(self.container, self.paused, only_frozen)? == Holds::Criu {
             without_freezer(worker.request_mut());
         }
+        let frozen = self.options.holder.as_ref().map_or(Ok(()), |holder| holder.frozen());
+        if let Err(err) = frozen {
+            let settled = settle(self.container, self.paused);
+            drop(self.guard.take());
+            return Err(with_roll_back(self.failed()(CheckpointError::TakenBack(err)), settled));
+        }
         let aftermath = Aftermath::new(self.container);
         let dumped = worker.run(&mut aftermath.around(notify), self.options.limit);
         match &dumped {
             Err(err) => aftermath.take_back(&self.work.path().join(LOG), err),
             // CRIU leaves the lock to a restore, which takes place elsewhere.
-            Ok(_) if self.options.holder.is_some() => aftermath.leave(&self.work.path().join(LOG)),
+            Ok(_) if self.options.holder.as_ref().is_some_and(|holder| holder.goes_elsewhere()) => {
+                aftermath.leave(&self.work.path().join(LOG))
+            }
             Ok(_) => {}
         }
         let settled = settle(self.container, self.paused && (dumped.is_err() || !ends));
@@ -314,7 +343,7 @@ impl Dump<'_> {
     fn request(&self, manifest: &Manifest) -> Result<DumpOptions, CheckpointError> {
         let options = self.options;
         let mut common = self.common(&manifest.options)?;
-        common.external = namespaces::external(self.spec)?;
+        common.external = namespaces::external(self.spec, self.pid)?;
         common.external.extend(stdio::external(&manifest.stdio_files));
         common.ext_mounts = manifest.external_mounts.iter().map(|mount| mount.at_dump()).collect();
         mounts::add(&self.external, &mut common);

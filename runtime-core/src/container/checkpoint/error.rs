@@ -121,6 +121,9 @@ pub enum CheckpointError {
     )]
     Execs { processes: Vec<Stranger> },
 
+    #[error("the checkpoint was taken back")]
+    TakenBack(#[source] Box<dyn std::error::Error + Send + Sync>),
+
     #[error("the standard streams of the checkpoint are {was}, and those of the new container are {is}")]
     Stdio { was: &'static str, is: &'static str },
 }
@@ -146,6 +149,7 @@ impl CheckpointError {
             | Self::Stopped { .. }
             | Self::Execs { .. }
             | Self::Rootless
+            | Self::TakenBack(_)
             | Self::Refused(_) => ErrorKind::FailedPrecondition,
             _ => ErrorKind::InvalidArgument,
         }

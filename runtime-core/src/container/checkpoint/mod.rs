@@ -62,7 +62,7 @@ pub use compare::{Change, Comparison, MemoryChange, OptionChange, OwnedFile, Pro
 pub(super) use dump::checkpoint;
 pub use error::CheckpointError;
 pub use execs::Stranger;
-pub use hold::{HeldDump, Holder};
+pub use hold::{HeldDump, Holder, RestoreHolder};
 pub use input::{Held, Input};
 pub use inspect::{Checksums, Inspection, Maker, Record, SealRecord, Verify};
 pub use inventory::Difference;

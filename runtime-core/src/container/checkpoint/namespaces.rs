@@ -4,13 +4,14 @@
 //! the dump, given as a descriptor at the restore. The others are simply joined (`join_ns`).
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use criu::{InheritFd, JoinNamespace};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::error::CheckpointError;
 use super::manifest::Namespace;
+use crate::Pid;
 use crate::spec::given_path;
 
 /// Every namespace of the spec.
@@ -48,12 +49,14 @@ pub(crate) fn describe(spec: &Spec) -> Vec<Namespace> {
     each(spec).map(describe).collect()
 }
 
-/// For the dump: `net[INODE]:extRootNetNS`.
-pub(crate) fn external(spec: &Spec) -> Result<Vec<String>, CheckpointError> {
+/// For the dump: `net[INODE]:extRootNetNS`. The inode is that of the process: the path in the spec may have named a process
+/// that has ended since, as that of a pod's sandbox does after the pod was restored.
+pub(crate) fn external(spec: &Spec, pid: Pid) -> Result<Vec<String>, CheckpointError> {
     let mut external = Vec::new();
     for (kind, path) in each(spec) {
-        if let (Some(key), Some(path)) = (key(kind), path) {
-            let inode = std::fs::metadata(path).map_err(CheckpointError::file("look at namespace", path))?.ino();
+        if let (Some(key), Some(_)) = (key(kind), path) {
+            let path = PathBuf::from(format!("/proc/{pid}/ns/{}", name(kind)));
+            let inode = std::fs::metadata(&path).map_err(CheckpointError::file("look at namespace", path))?.ino();
             external.push(format!("{}[{inode}]:{key}", name(kind)));
         }
     }
@@ -103,7 +106,8 @@ mod tests {
     fn a_network_namespace_by_path_is_external_by_inode_and_comes_back_as_a_descriptor() {
         let spec = spec(r#"{"type":"network","path":"/proc/self/ns/net"},{"type":"pid"},{"type":"ipc","path":"/i"}"#);
         let inode = std::fs::metadata("/proc/self/ns/net").unwrap().ino();
-        assert_eq!(external(&spec).unwrap(), [format!("net[{inode}]:extRootNetNS")]);
+        let own = Pid::new(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert_eq!(external(&spec, own).unwrap(), [format!("net[{inode}]:extRootNetNS")]);
         let joined = to_join(&spec, &describe(&spec)).unwrap();
         assert_eq!(joined.inherit[0].key, "extRootNetNS");
         assert_eq!((joined.join[0].kind.as_str(), joined.join[0].path.as_str()), ("ipc", "/i"));

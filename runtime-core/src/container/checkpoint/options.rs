@@ -11,7 +11,7 @@ use std::time::Duration;
 pub use criu::{CgroupMode, NetworkLock, PageServer, Transport};
 use serde::{Deserialize, Serialize};
 
-use super::hold::Holder;
+use super::hold::{Holder, RestoreHolder};
 use super::input::Input;
 use crate::Pid;
 use crate::container::CreateOptions;
@@ -248,6 +248,8 @@ pub struct RestoreOptions {
     pub limit: Option<Duration>,
     /// As [`CheckpointOptions::stall`].
     pub stall: Duration,
+    /// Decides, once everything is restored and nothing runs yet, whether the container comes into being.
+    pub holder: Option<Arc<dyn RestoreHolder>>,
 }
 
 impl RestoreOptions {
@@ -264,6 +266,7 @@ impl RestoreOptions {
             external: Vec::new(),
             limit: None,
             stall: STALL,
+            holder: None,
         }
     }
 }
