@@ -16,7 +16,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     #[cfg(feature = "containerd")]
     containerd()?;
     #[cfg(feature = "migration")]
-    migration()?;
+    service("migration")?;
+    #[cfg(feature = "pod")]
+    service("pod")?;
     Ok(())
 }
 
@@ -37,22 +39,22 @@ fn containerd() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The messages are rust-protobuf's there, as all of ttrpc's are in the shim.
-#[cfg(feature = "migration")]
-fn migration() -> Result<(), Box<dyn Error>> {
-    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?).join("migration");
+/// One of the shim's. The messages are rust-protobuf's there, as all of ttrpc's are in the shim.
+#[cfg(any(feature = "migration", feature = "pod"))]
+fn service(name: &str) -> Result<(), Box<dyn Error>> {
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?).join(name);
     std::fs::create_dir_all(&out)?;
     ttrpc_codegen::Codegen::new()
-        .input("rtc/migration/v1/migration.proto")
-        .include("rtc/migration/v1")
+        .input(format!("rtc/{name}/v1/{name}.proto"))
+        .include(format!("rtc/{name}/v1"))
         .rust_protobuf()
         .rust_protobuf_customize(ttrpc_codegen::ProtobufCustomize::default().gen_mod_rs(true))
         .customize(ttrpc_codegen::Customize { async_all: true, ..Default::default() })
         .out_dir(&out)
         .run()?;
     // `include!` takes no file with attributes of its own.
-    for name in ["migration.rs", "migration_ttrpc.rs"] {
-        let path = out.join(name);
+    for file in [format!("{name}.rs"), format!("{name}_ttrpc.rs")] {
+        let path = out.join(file);
         let text = std::fs::read_to_string(&path)?;
         let lines = text.lines().filter(|line| !line.starts_with("#!") && !line.starts_with("//!"));
         std::fs::write(&path, lines.collect::<Vec<_>>().join("\n"))?;

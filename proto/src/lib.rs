@@ -37,6 +37,28 @@ pub mod migration {
     }
 }
 
+/// The shim's service for pods (`rtc/pod/v1/pod.proto`).
+#[cfg(feature = "pod")]
+#[allow(
+    missing_debug_implementations,
+    nonstandard_style,
+    rust_2018_idioms,
+    unreachable_pub,
+    unused,
+    clippy::all,
+    rustdoc::all,
+    reason = "generated"
+)]
+pub mod pod {
+    pub mod pod {
+        include!(concat!(env!("OUT_DIR"), "/pod/pod.rs"));
+    }
+
+    pub mod pod_ttrpc {
+        include!(concat!(env!("OUT_DIR"), "/pod/pod_ttrpc.rs"));
+    }
+}
+
 /// What the two sides of a migration tell one another (`rtc/migration/v1/stream.proto`).
 #[cfg(feature = "stream")]
 #[allow(missing_debug_implementations, unreachable_pub, clippy::all, rustdoc::all, reason = "generated")]

@@ -67,6 +67,10 @@ pub(crate) enum Error {
         #[source]
         err: std::io::Error,
     },
+    #[error("checkpoint of a pod")]
+    Pod(#[source] runtime_core::container::PodError),
+    #[error("checkpoint of a pod: container {id}: {problem}")]
+    PodMember { id: String, problem: String },
     #[error("hold a dump")]
     Hold(#[source] std::io::Error),
     #[error("{what} of container {id} is not valid")]
@@ -127,7 +131,9 @@ impl Error {
             | Self::NotStarted
             | Self::Migrating { .. }
             | Self::NoMigration { .. }
+            | Self::PodMember { .. }
             | Self::MigrationPhase { .. } => ErrorKind::FailedPrecondition,
+            Self::Pod(err) => err.kind(),
             Self::CheckpointOption { .. }
             | Self::Id(_)
             | Self::NoExecId

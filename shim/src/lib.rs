@@ -27,6 +27,7 @@ mod migration;
 mod mount;
 mod oom;
 mod options;
+mod pod;
 mod process;
 mod publisher;
 mod reaper;

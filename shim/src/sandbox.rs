@@ -90,6 +90,18 @@ impl Sandbox {
         }
     }
 
+    /// Every container.
+    ///
+    /// # Errors
+    /// One is only being made.
+    pub(crate) fn all(&self) -> Result<Vec<Arc<Task>>> {
+        let task = |slot: &Slot| match slot {
+            Slot::Task(task) => Ok(task.clone()),
+            Slot::Reserved(_) => Err(Error::NotStarted),
+        };
+        self.tasks().values().map(task).collect()
+    }
+
     pub(crate) fn remove(&self, id: &str) {
         self.tasks().remove(id);
     }

@@ -14,6 +14,7 @@ use crate::bootstrap::TTRPC_ADDRESS;
 use crate::clients::Clients;
 use crate::handover::{Pledge, Taker};
 use crate::migration::MigrationService;
+use crate::pod::{PodService, Restores};
 use crate::publisher::Publisher;
 use crate::sandbox::Sandbox;
 use crate::service::Service;
@@ -107,13 +108,18 @@ fn raise_oom_score() {
 async fn answer(flags: &Flags, listener: UnixListener, pledge: Pledge) -> Result<(), Error> {
     reaper::adopt_orphans().map_err(Error::Signals)?;
     let publisher = Publisher::start(&std::env::var(TTRPC_ADDRESS).unwrap_or_default(), &flags.namespace);
-    let context = Context { namespace: flags.namespace.as_str().into(), publisher: publisher.clone() };
+    let context = Context {
+        namespace: flags.namespace.as_str().into(),
+        publisher: publisher.clone(),
+        restores: Restores::default(),
+    };
     let sandbox = Arc::new(Sandbox::new(context));
     end_on_signals(&sandbox)?;
 
     let (listener, clients) = Clients::of(listener).map_err(Error::Listener)?;
     let mut services = Service::new(sandbox.clone()).register();
     services.extend(MigrationService::new(sandbox.clone()).register());
+    services.extend(PodService::new(sandbox.clone()).register());
     let mut server = Server::new().add_listener(listener).register_service(services);
     server.start().await.map_err(Error::Ttrpc)?;
     tracing::debug!(id = flags.id, pid = std::process::id(), "serving");

@@ -50,6 +50,11 @@ pub(crate) fn of_config(json: &[u8]) -> Result<Option<String>, serde_json::Error
     Ok(GROUP_ANNOTATIONS.iter().find_map(|name| annotations.remove(*name)))
 }
 
+/// The same, of annotations that are read already.
+pub(crate) fn of_annotations(annotations: &HashMap<String, String>) -> Option<&str> {
+    GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

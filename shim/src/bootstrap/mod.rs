@@ -17,7 +17,7 @@
 //! process with it (see [`crate::handover`]).
 
 mod cgroup;
-mod group;
+pub(crate) mod group;
 mod params;
 
 use std::io::Write;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use containerd_shim_protos::shim::oci;
 use runtime_core::Pid;
-use runtime_core::container::{CgroupMode, CheckpointOptions, Container, CriuOptions, Input, RestoreOptions};
+use runtime_core::container::{
+    CgroupMode, CheckpointOptions, Checkpointed, Container, CriuOptions, Input, RestoreOptions,
+};
 
 use super::{Task, blocking};
 use crate::error::{Error, Result};
@@ -19,7 +21,7 @@ impl Task {
     ///
     /// # Errors
     /// The container does not run, or CRIU could not dump it; it runs on then.
-    pub(crate) async fn checkpoint(self: Arc<Self>, mut options: CheckpointOptions) -> Result<()> {
+    pub(crate) async fn checkpoint(self: Arc<Self>, mut options: CheckpointOptions) -> Result<Checkpointed> {
         let _queue = self.queue.lock().await;
         self.init.check(Verb::Checkpoint)?;
         let container = self.container()?;
@@ -30,7 +32,7 @@ impl Task {
         let milliseconds = made.total.as_millis();
         tracing::info!(path, bytes = made.bytes, milliseconds, frozen = ?made.frozen, "checkpointed");
         self.publisher().publish(Event::checkpointed(self.id.as_str(), &path, &made));
-        Ok(())
+        Ok(made)
     }
 
     fn exec_ids(&self) -> HashMap<Pid, String> {
@@ -50,7 +52,15 @@ impl Task {
         let create = self.create_options(spec, stdio);
         let mut options = RestoreOptions::new(create, PathBuf::from(&self.checkpoint));
         options.work_dir = given(&self.options.criu_work_path);
-        let made = blocking("restore", move || Container::restore(options)).await?;
+        let restores = self.context.restores.clone();
+        let restore = move || {
+            let pod = restores.of(&options.image_dir);
+            match pod.map_err(|err| runtime_core::Error::Pod { id: options.create.id.clone(), err })? {
+                Some((pod, member)) => pod.restore(&member, options),
+                None => Container::restore(options),
+            }
+        };
+        let made = blocking("restore", restore).await?;
         self.adopt(made, io, State::Running).await?;
         tracing::info!(path = self.checkpoint, pid = self.init.pid(), "restored");
         Ok(())

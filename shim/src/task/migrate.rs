@@ -41,9 +41,9 @@ impl Task {
         });
         tokio::select! {
             biased;
-            ended = &mut dumping => ended?.map(|()| begun),
+            ended = &mut dumping => ended?.map(|_| begun),
             () = hold.held() => match hold.phase() {
-                Phase::Aborting | Phase::Over(End::Resumed) => dumping.await?.map(|()| begun),
+                Phase::Aborting | Phase::Over(End::Resumed) => dumping.await?.map(|_| begun),
                 _ => Ok(begun),
             },
         }

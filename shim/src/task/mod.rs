@@ -33,9 +33,11 @@ use tokio::sync::watch;
 pub(crate) use checkpoint::checkpoint_options;
 pub(crate) use create::{Create, STATE_ROOT_FILE, create};
 
+use crate::bootstrap::group;
 use crate::error::{Error, Result};
 use crate::migration::Hold;
 use crate::options::Options;
+use crate::pod::Restores;
 use crate::process::exec::Exec;
 use crate::process::{PipeOwner, Process};
 use crate::publisher::Publisher;
@@ -69,6 +71,8 @@ pub(crate) struct Task {
 pub(crate) struct Context {
     pub(crate) namespace: Arc<str>,
     pub(crate) publisher: Publisher,
+    /// Pods that are being restored.
+    pub(crate) restores: Restores,
 }
 
 /// Which processes hold the exit of the init back.
@@ -81,8 +85,14 @@ struct Running {
 impl Task {
     /// # Errors
     /// Create was from a checkpoint and Start has not restored it yet.
-    fn container(&self) -> Result<Arc<Container>> {
+    pub(crate) fn container(&self) -> Result<Arc<Container>> {
         self.container.get().cloned().ok_or(Error::NotStarted)
+    }
+
+    /// The others of its pod have joined its namespaces.
+    pub(crate) fn is_sandbox(&self) -> bool {
+        let group = self.container.get().and_then(|container| group::of_annotations(container.annotations()));
+        group == Some(self.id.as_str())
     }
 
     /// The init for an empty id.
