@@ -66,7 +66,7 @@ impl Args {
 }
 
 #[derive(Debug, clap::Args)]
-struct Containerd {
+pub(crate) struct Containerd {
     /// containerd's socket [default: $CONTAINERD_ADDRESS, or /run/containerd/containerd.sock]
     #[arg(short, long, value_name = "SOCKET")]
     address: Option<PathBuf>,
@@ -77,7 +77,7 @@ struct Containerd {
 }
 
 impl Containerd {
-    fn resolve(self) -> Address {
+    pub(crate) fn resolve(self) -> Address {
         let socket = self.address.or_else(|| std::env::var_os("CONTAINERD_ADDRESS").map(PathBuf::from));
         let namespace = self.namespace.or_else(|| std::env::var("CONTAINERD_NAMESPACE").ok());
         Address {
@@ -306,12 +306,12 @@ fn tell(verdicts: &[Verdict], as_json: bool) -> Result<ExitCode, Error> {
     Ok(if open { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn json(value: &impl serde::Serialize) -> Result<(), Error> {
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value).map_err(|err| Error::Json { what: "the output".to_owned(), err })?;
     print(&format!("{text}\n"))
 }
 
-fn print(text: &str) -> Result<(), Error> {
+pub(crate) fn print(text: &str) -> Result<(), Error> {
     std::io::stdout().write_all(text.as_bytes()).map_err(Error::Connection)
 }
 

@@ -62,6 +62,10 @@ pub enum Error {
     // What is not moved, and where it is not moved to.
     #[error("container {id}: {problem}")]
     Unfit { id: String, problem: String },
+    #[error("{}: {problem}", path.display())]
+    NoPod { path: PathBuf, problem: String },
+    #[error("container {id} does not exist in containerd")]
+    NoContainer { id: String },
     #[error("container {id}: its runtime {runtime} has no migration service")]
     NoService {
         id: String,

@@ -1,10 +1,12 @@
-//! Live migration: moves a running container from one node's containerd to another's.
+//! Live migration: moves a running container from one node's containerd to another's. Beside it, what else of the command line
+//! needs containerd: the checkpoint and the restore of a pod.
 //!
 //! - `source`, `destination`: the two sides, step by step. `journal`: what each has on disk, for a recovery.
 //! - `wire`, `frame`, `link`: what they tell one another, its form, and the connection. `target`: where the other side is, and
 //!   `listen`: where it listens. `tls`: how the two know one another.
 //! - `containerd`: the client of its API. `shim`: the client of the migration service of the container's shim.
 //! - `image`: which blobs an image has. `tree`: directories, such as a writable layer, sent and received.
+//! - `pod`: checkpoint and restore of a pod, through containerd.
 //! - `spec`: what of the container's specification differs at the destination. `network`: how its address follows it.
 
 mod containerd;
@@ -19,6 +21,7 @@ mod link;
 mod listen;
 mod network;
 mod node;
+mod pod;
 mod recover;
 mod report;
 mod shim;
@@ -34,6 +37,7 @@ pub use containerd::Address;
 pub use destination::{Receive, receive};
 pub use error::{Error, Result};
 pub use link::Pace;
+pub use pod::{PodCheckpoint, PodReport, PodRestore, checkpoint_pod, restore_pod};
 pub use recover::{Verdict, recover, status};
 pub use report::Report;
 pub use source::{Migrate, migrate};

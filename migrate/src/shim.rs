@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// For what is answered at once.
 const SOON: Duration = Duration::from_secs(10);
 /// For what a container's size has a say in: containers of many gigabytes are dumped in minutes.
-const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the shim keeps a dump without hearing of us. Longer than a busy host keeps a process from running.
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -143,11 +143,11 @@ impl Shim {
     }
 }
 
-fn within(limit: Duration) -> Context {
+pub(crate) fn within(limit: Duration) -> Context {
     context::with_duration(limit)
 }
 
-fn address(pid: u32) -> Result<String> {
+pub(crate) fn address(pid: u32) -> Result<String> {
     let path = PathBuf::from(format!("/proc/{pid}/status"));
     let status = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).map(str::trim).unwrap_or_default();

@@ -16,6 +16,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 
 pub(crate) use self::snapshots::writable_layer;
+pub(crate) use self::tasks::options_with_images;
 use crate::error::{Error, Result};
 
 const NAMESPACE: &str = "containerd-namespace";

@@ -1,5 +1,11 @@
 //! Tasks: the running part of a container.
 
+use std::path::Path;
+
+use prost::Message as _;
+use prost_types::Any;
+use proto::containerd::runc::v1::Options;
+use proto::containerd::services::containers::v1::Container;
 use proto::containerd::services::tasks::v1::tasks_client::TasksClient;
 use proto::containerd::services::tasks::v1::{
     CreateTaskRequest, DeleteTaskRequest, GetRequest, KillRequest, ListPidsRequest, StartRequest, WaitRequest,
@@ -7,9 +13,26 @@ use proto::containerd::services::tasks::v1::{
 use proto::containerd::v1::types::Process;
 
 use super::{Containerd, failed, found, gone};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const SIGKILL: u32 = 9;
+
+/// The options of a container with this runtime, in containerd's words.
+const OPTIONS: &str = "containerd.runc.v1.Options";
+
+/// For the creation of a task: the options of the container's record, and where to restore from.
+pub(crate) fn options_with_images(container: &Container, images: &Path) -> Result<Any> {
+    let recorded = container.runtime.as_ref().and_then(|runtime| runtime.options.clone());
+    let mut any = recorded.unwrap_or_else(|| Any { type_url: OPTIONS.to_owned(), value: Vec::new() });
+    if any.type_url.rsplit('/').next() != Some(OPTIONS) {
+        let problem = format!("its runtime's options are {}, and not {OPTIONS}", any.type_url);
+        return Err(Error::Unfit { id: container.id.clone(), problem });
+    }
+    let images = images.to_string_lossy().into_owned();
+    // One encoded message after another is both in one (protobuf: "last one wins").
+    any.value.extend(Options { criu_image_path: images, ..Options::default() }.encode_to_vec());
+    Ok(any)
+}
 
 impl Containerd {
     pub(crate) async fn task(&self, id: &str) -> Result<Option<Process>> {

@@ -1,17 +1,12 @@
 //! The restore, through this host's containerd.
 
-use prost::Message as _;
-use prost_types::Any;
-use proto::containerd::runc::v1::Options;
 use proto::containerd::services::tasks::v1::CreateTaskRequest;
 
 use super::arrive::Arrival;
+use crate::containerd::options_with_images;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::stdio;
-
-/// The options of a container with this runtime, in containerd's words.
-const OPTIONS: &str = "containerd.runc.v1.Options";
 
 impl Arrival {
     /// The pid of the container, which runs then.
@@ -27,24 +22,10 @@ impl Arrival {
             stdout: streams.task.stdout.clone(),
             stderr: streams.task.stderr.clone(),
             terminal: streams.task.terminal,
-            options: Some(self.options(journal)?),
+            options: Some(options_with_images(&self.container, &journal.images())?),
         };
         self.containerd.create_task(request).await?;
         self.containerd.start_task(id).await
-    }
-
-    /// Those of the container's record, and where to restore from.
-    fn options(&self, journal: &Journal) -> Result<Any> {
-        let recorded = self.container.runtime.as_ref().and_then(|runtime| runtime.options.clone());
-        let mut any = recorded.unwrap_or_else(|| Any { type_url: OPTIONS.to_owned(), value: Vec::new() });
-        if any.type_url.rsplit('/').next() != Some(OPTIONS) {
-            let problem = format!("its runtime's options are {}, and not {OPTIONS}", any.type_url);
-            return Err(Error::Unfit { id: self.offer.id.clone(), problem });
-        }
-        let images = journal.images().to_string_lossy().into_owned();
-        // One encoded message after another is both in one (protobuf: "last one wins").
-        any.value.extend(Options { criu_image_path: images, ..Options::default() }.encode_to_vec());
-        Ok(any)
     }
 
     /// What was needed to start it, and is not any more.

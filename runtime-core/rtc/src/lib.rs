@@ -36,6 +36,7 @@ mod migrate;
 mod notify;
 mod output;
 mod pause;
+mod pod;
 mod preflight;
 mod progress;
 mod ps;
@@ -101,6 +102,7 @@ fn run(args: Args) -> Result<ExitCode, Error> {
         Some(Command::Man(command)) => command.run(),
         Some(Command::Migrate(command)) => command.run(),
         Some(Command::Pause(command)) => command.run(&context),
+        Some(Command::Pod(command)) => command.run(),
         Some(Command::Ps(command)) => command.run(&context),
         Some(Command::Restore(command)) => command.run(&context),
         Some(Command::Resume(command)) => command.run(&context),

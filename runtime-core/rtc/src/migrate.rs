@@ -23,9 +23,14 @@ pub(crate) struct Migrate {
 
 impl Migrate {
     pub(crate) fn run(self) -> Result<ExitCode, Error> {
-        let own = std::env::current_exe().map_err(Error::system("find this program's file"))?;
-        let path = own.with_file_name(PROGRAM);
-        let err = Command::new(&path).args(self.arguments).exec();
-        Err(Error::File { operation: "execute", path, err })
+        execute(PROGRAM, self.arguments)
     }
+}
+
+/// Becomes that program, which goes by what it is called.
+pub(crate) fn execute(name: &str, arguments: Vec<OsString>) -> Result<ExitCode, Error> {
+    let own = std::env::current_exe().map_err(Error::system("find this program's file"))?;
+    let path = own.with_file_name(PROGRAM);
+    let err = Command::new(&path).arg0(name).args(arguments).exec();
+    Err(Error::File { operation: "execute", path, err })
 }
