@@ -150,6 +150,8 @@ pub(crate) enum Error {
     Images(#[source] runtime_core::images::Error),
     #[error("the checkpoint in {} is encrypted, and is compared by who has its key (--decrypt-key)", directory.display())]
     Encrypted { directory: PathBuf },
+    #[error("read the checkpoint of a pod")]
+    Pod(#[source] runtime_core::container::PodError),
     #[error("the checkpoint in {} has {}", directory.display(), number::count(*count as u64, "problem"))]
     DamagedCheckpoint { directory: PathBuf, count: usize },
     #[error(transparent)]
