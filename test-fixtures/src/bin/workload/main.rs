@@ -7,6 +7,7 @@ mod events;
 mod files;
 mod in_flight;
 mod locks;
+mod lockstep;
 mod memory;
 mod outside;
 mod processes;
@@ -33,8 +34,9 @@ counter    --file PATH [--interval-ms 10] [--log PATH]   counts in memory; the f
 memory     --mib N [--ready PATH] [--dirty-mib-per-s N] [--verdict PATH]
                                                          fills memory, then dirties it; SIGUSR1: checks all, says `intact`
 echo       --listen ADDRESS [--ready PATH]               a TCP server that sends everything back
-talk       --connect ADDRESS [--count N] [--interval-ms 10] [--window 1] [--gap-ms N] [--stop PATH]
+talk       --connect ADDRESS [--count N] [--interval-ms 10] [--window 1] [--gap-ms N] [--stop PATH] [--file PATH]
                                                          a TCP client: numbers, checked when they come back
+lockstep   --file PATH --slot 0|1 [--interval-ms 2]      two of them count in turns, in a file that both have mapped
 stream     --bytes N [--seed N] [--hash PATH] [--to stdout|stderr]   pseudo-random bytes, their SHA-256 to PATH
 digest                                                   the number and the SHA-256 of the bytes on standard input
 lock       --file PATH [--ready PATH]                    holds a flock on PATH and a POSIX lock on PATH.posix
@@ -91,6 +93,7 @@ fn run(args: &Args) -> Outcome {
         "talk" => tcp::talk(args),
         "stream" => stream::stream(args),
         "digest" => stream::digest(),
+        "lockstep" => lockstep::lockstep(args),
         "lock" => locks::lock(args),
         "try-lock" => locks::try_lock(args),
         "tree" => processes::tree(args),

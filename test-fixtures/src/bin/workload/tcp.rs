@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread::sleep;
@@ -39,16 +40,24 @@ fn send_back(mut stream: TcpStream) {
 /// Sends numbers one after another and checks each that comes back, with `window` of them under way. Says at the end, and at
 /// each answer that took longer than all before, the number and the longest wait in milliseconds; with `gap-ms` also each wait
 /// that was longer, in microseconds. Ends when the file `stop` is there, and all answers are.
+/// The file `file` has the last number that came back.
 pub(crate) fn talk(args: &Args) -> Outcome {
     let interval = Duration::from_millis(args.number_or("interval-ms", 10)?);
     let count: u64 = args.number_or("count", u64::MAX)?;
     let window: u64 = args.number_or("window", 1)?;
     let gap = Duration::from_millis(args.number_or("gap-ms", u64::MAX)?);
     let stop = args.get("stop").map(Path::new);
+    let file = args.get("file").map(fs::File::create).transpose()?;
     let mut stream = TcpStream::connect(args.text("connect")?)?;
     stream.set_nodelay(true)?;
-    let mut talk =
-        Talk { answers: stream.try_clone()?, answered: 0, under_way: VecDeque::new(), longest: Duration::ZERO, gap };
+    let mut talk = Talk {
+        answers: stream.try_clone()?,
+        answered: 0,
+        under_way: VecDeque::new(),
+        longest: Duration::ZERO,
+        gap,
+        file,
+    };
     let mut number = 0;
     while number < count && !stop.is_some_and(Path::exists) {
         talk.under_way.push_back(Instant::now());
@@ -73,6 +82,7 @@ struct Talk {
     under_way: VecDeque<Instant>,
     longest: Duration,
     gap: Duration,
+    file: Option<fs::File>,
 }
 
 impl Talk {
@@ -84,6 +94,9 @@ impl Talk {
             return Err(format!("expected {number}, got {answer}").into());
         }
         self.answered += 1;
+        if let Some(file) = &self.file {
+            file.write_all_at(format!("{number:020}\n").as_bytes(), 0)?;
+        }
         let waited = self.under_way.pop_front().map(|sent| sent.elapsed()).unwrap_or_default();
         if waited > self.longest {
             self.longest = waited;
