@@ -12,7 +12,7 @@ use crate::options::{
     CpuInfo, DumpOptions, FeatureCheck, PageServer, PageServerOptions, PreDumpOptions, RestoreOptions, VersionQuery,
 };
 use crate::request::Codec;
-use crate::{NotificationKind, channel, images, log};
+use crate::{Layout, NotificationKind, PageRequest, channel, images, log};
 
 /// An image file.
 pub fn criu_images(bytes: &[u8]) {
@@ -63,5 +63,18 @@ pub fn page_server(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         // What is no address is an error, and no more.
         text.parse::<PageServer>().ok();
+    }
+}
+
+/// What `criu lazy-pages` asks for.
+pub fn page_requests(bytes: &[u8]) {
+    let Some(first) = bytes.first_chunk() else { return };
+    let layout = Layout::of_first(first);
+    for request in bytes.chunks_exact(layout.length()) {
+        // What is no request is an error, and no more.
+        if let Ok(PageRequest::Get(range)) = layout.decode(request) {
+            assert!(range.pages > 0 && range.pages <= u64::from(u16::MAX), "{range:?}");
+            assert_eq!(layout.answer(range).len(), layout.length(), "an answer begins as a request does");
+        }
     }
 }

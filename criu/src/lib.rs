@@ -10,6 +10,8 @@
 //! A request is one of the option structs ([`DumpOptions`], [`PreDumpOptions`], [`RestoreOptions`], [`PageServerOptions`],
 //! [`CpuInfo`], [`FeatureCheck`], [`VersionQuery`]); its reply is typed by it.
 //!
+//! [`LazyPages`] is the one command that is no request.
+//!
 //! Nothing here waits for any child but the one that [`Spawn`] returned.
 
 mod advice;
@@ -20,9 +22,11 @@ mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod images;
+mod lazy;
 mod log;
 mod notify;
 mod options;
+mod pages;
 mod request;
 mod spawn;
 mod stall;
@@ -31,6 +35,7 @@ mod worker;
 
 pub use binary::{Criu, Feature, MINIMUM, Version};
 pub use error::{Error, Failure, Result};
+pub use lazy::{LazyPages, LazyPagesOptions};
 pub use log::{LoggedLock, logged_mount_dir, logged_network_lock, logged_run_ids, logged_version};
 pub use notify::{Answer, Notification, NotificationKind, Notify};
 pub use options::{
@@ -38,6 +43,7 @@ pub use options::{
     InheritFd, InvalidPageServer, JoinNamespace, Log, NetworkLock, PageServer, PageServerOptions, PageServerStarted,
     PreDumpMode, PreDumpOptions, RestoreOptions, Restored, Tls, Transport, VersionQuery,
 };
+pub use pages::{CLOSED, Layout, PageRange, PageRequest, UnknownRequest};
 pub use request::Request;
 pub use spawn::{Direct, Process, Spawn};
 pub use worker::Worker;

@@ -33,22 +33,24 @@ const NOISE: [&str; 3] = ["Can't setup RLIMIT_NOFILE", "cgroupd: recv req error"
 
 /// What the log of `directory` and CRIU's standard error say of a failure.
 pub(crate) fn failure(log: Option<(BorrowedFd<'_>, &str)>, stderr: &mut File) -> Failure {
-    let mut text = String::new();
-    let mut path = None;
-    if let Some((directory, file)) = log
-        && let Ok(fd) = openat(directory, file, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
-    {
-        text = tail(&mut File::from(fd));
-        path = directory_path(directory).map(|directory| directory.join(file));
-    }
-    let mut failure = from_text(&text);
+    let mut failure = log.map_or_else(Failure::default, |(directory, file)| of_file(directory, file));
     if failure.line.is_none() {
+        let path = failure.log;
         // Before the log is open CRIU, or the dynamic loader, can write to standard error only.
         let text = tail(stderr);
         failure = from_text(&text);
         failure.line = failure.line.or_else(|| text.lines().rfind(|line| !line.trim().is_empty()).map(message));
+        failure.log = path;
     }
-    failure.log = path;
+    failure
+}
+
+/// What a log says of a failure.
+pub(crate) fn of_file(directory: BorrowedFd<'_>, file: &str) -> Failure {
+    let opened = openat(directory, file, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty());
+    let Ok(fd) = opened else { return Failure::default() };
+    let mut failure = from_text(&tail(&mut File::from(fd)));
+    failure.log = directory_path(directory).map(|directory| directory.join(file));
     failure
 }
 

@@ -62,6 +62,7 @@ targets! {
     criu_images: criu,
     criu_log: criu,
     criu_messages: criu,
+    page_requests: criu,
     page_server: criu,
     cgroup_files: runtime_core,
     cgroup_paths: runtime_core,

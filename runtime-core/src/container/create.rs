@@ -313,7 +313,7 @@ fn container(
         pidfd: Some(pidfd),
         channel: Mutex::new(Some(channel).filter(|_| options.start_by == StartBy::Creator)),
     };
-    Ok((container, Started { child, console, input: Vec::new() }))
+    Ok((container, Started { child, console, input: Vec::new(), arriving: None }))
 }
 
 fn plan(options: &CreateOptions, namespaces: &Namespaces, cgroup: &Cgroup) -> Result<Plan> {

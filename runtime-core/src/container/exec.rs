@@ -74,7 +74,7 @@ pub(super) fn exec(container: &Container, options: &ExecOptions) -> Result<Start
         options.pid_file.as_ref().and_then(|path| std::fs::remove_file(path).ok());
     })?;
     match launched.into_parts() {
-        Some((child, _)) => Ok(Started { child, console, input: Vec::new() }),
+        Some((child, _)) => Ok(Started { child, console, input: Vec::new(), arriving: None }),
         None => Err(Error::NotFound { id: id.clone() }),
     }
 }

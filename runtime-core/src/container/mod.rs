@@ -14,6 +14,7 @@
 //! All methods block and may be called from any thread; one container's methods are to be called one at a time by its
 //! owner, but for [`Container::status`], [`Container::pids`], [`Container::stats`] and [`Container::kill`].
 
+mod arriving;
 mod checkpoint;
 mod class;
 mod create;
@@ -57,13 +58,14 @@ use crate::children::Child;
 use crate::init::channel::Channel;
 pub use crate::sealed::{Damage, SealError};
 use crate::{ContainerId, Pid, Result, Signal};
+pub use arriving::ArrivingMemory;
 pub use checkpoint::{
     CgroupMode, Change, CheckpointError, CheckpointOptions, Checkpointed, Checksums, Comparison, Compression,
     CriuOptions, Difference, External, Finding, FindingKind, Held, HeldDump, Holder, HostDescription, Input,
     Inspection, InvalidCompression, InvalidRecipient, Maker, MemoryChange, NetworkLock, OptionChange, OwnedFile,
-    PageServer, ProcessName, Recipient, Record, Report, RestoreCheck, RestoreHolder, RestoreOptions, RestoreTimings,
-    STALL, SealOptions, SealRecord, Sets, Severity, SizeChange, Stranger, Timings, Transport, Verify, criu_version,
-    parse_ghost_limit, parse_network_lock,
+    PAGES_SOCKET, PageServer, ProcessName, Recipient, Record, Report, RestoreCheck, RestoreHolder, RestoreOptions,
+    RestoreTimings, STALL, SealOptions, SealRecord, Sets, Severity, SizeChange, Stranger, Timings, Transport, Verify,
+    criu_features, criu_version, parse_ghost_limit, parse_network_lock,
 };
 pub use maps::IdMapsError;
 pub use pod::{Joined, PodCheckpointed, PodDump, PodError, PodManifest, PodMember, PodRestore, SharedMemory};
@@ -146,6 +148,9 @@ pub struct Started {
     pub console: Option<OwnedFd>,
     /// Of a restored container with a terminal: to be typed into it before anything else.
     pub input: Vec<u8>,
+    /// Of a container that was restored with [`RestoreOptions::fetch_pages`]: who brings the rest of its memory, to be waited
+    /// for.
+    pub arriving: Option<ArrivingMemory>,
 }
 
 /// A further process in a running container.

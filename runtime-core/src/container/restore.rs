@@ -18,12 +18,13 @@ use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use criu::images::Images;
 use criu::{Answer, CgroupRoot, Common, Criu, Log, MINIMUM, Notification};
 use oci_spec::runtime::{Hook, Linux, Spec};
 
+use super::arriving::ArrivingMemory;
 use super::checkpoint::annotations::{self, Annotated};
 use super::checkpoint::images::refuse_failed;
 use super::checkpoint::input::{self, Carried};
@@ -77,6 +78,9 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<(Container, Started)> 
     let images = Images::read(source.dir()).map_err(criu_failed)?;
     if let Some(manifest) = &manifest {
         inventory::check_all(&options.image_dir, manifest).map_err(failed(id))?;
+        if manifest.lazy_pages && !options.lazy_pages && !options.fetch_pages {
+            return Err(failed(id)(CheckpointError::NoMemory));
+        }
     }
     check_stdio(&images, &create.stdio).map_err(failed(id))?;
     let unread = manifest.as_ref().and_then(|manifest| manifest.unread);
@@ -254,7 +258,8 @@ impl Restore<'_> {
             console: None,
             holder: self.options.holder.as_deref(),
         };
-        let restored = self.run_criu(&mut arriving);
+        let mut memory = None;
+        let restored = self.run_criu(&mut arriving, &mut memory);
         let result = restored.and_then(|pid| arriving.finish(pid)).and_then(|()| self.cgroup.occupied());
         let (state, child, console, devices) = match result {
             Ok(()) => arriving.into_parts(self.id)?,
@@ -263,11 +268,11 @@ impl Restore<'_> {
                 return Err(err);
             }
         };
-        let restored = self.container(state, child, console)?;
+        let (container, started) = self.container(state, child, console)?;
         if let Some(devices) = devices {
             devices.keep();
         }
-        Ok(restored)
+        Ok((container, Started { arriving: memory, ..started }))
     }
 
     fn container(&self, state: State, child: Child, console: Option<OwnedFd>) -> Result<(Container, Started)> {
@@ -287,15 +292,21 @@ impl Restore<'_> {
             Some(_) => self.unread.waiting.clone(),
             None => Vec::new(),
         };
-        Ok((container, Started { child, console, input }))
+        Ok((container, Started { child, console, input, arriving: None }))
     }
 
-    fn run_criu(&self, arriving: &mut Arriving<'_>) -> Result<Pid> {
+    /// Fills `memory` if the memory is to be fetched, before anything could go wrong with the processes that wait for it.
+    fn run_criu(&self, arriving: &mut Arriving<'_>, memory: &mut Option<ArrivingMemory>) -> Result<Pid> {
         let criu_failed = |err| Error::Criu { id: self.id.clone(), operation: "restore", err: Box::new(err) };
         // The socket of `criu lazy-pages` is there, unless something else is said.
         let lazy = self.options.lazy_pages.then_some(self.options.image_dir.as_path());
         let work = self.options.work_dir.as_deref().or(self.annotated.work_path.as_deref()).or(lazy);
-        let work = Work::new(work, self.directory.path()).map_err(failed(self.id))?;
+        let work = Arc::new(Work::new(work, self.directory.path()).map_err(failed(self.id))?);
+        if self.fetches() {
+            let (image_dir, bundle) = (&self.options.image_dir, &self.options.create.bundle);
+            let started = ArrivingMemory::start(self.id, &self.criu, image_dir, work.clone(), bundle);
+            *memory = Some(started.map_err(failed(self.id))?);
+        }
         let root = self.directory.path().join(ROOT);
         fs::create_dir(&root).map_err(CheckpointError::file("mkdir", &root)).map_err(failed(self.id))?;
         let join = self.cgroup.all_join_files().map_err(|err| Error::Cgroup { id: self.id.clone(), err })?;
@@ -310,7 +321,12 @@ impl Restore<'_> {
             err,
         })??;
         worker.request_mut().common.cgroup_roots = cgroup_roots(worker.pid());
-        let mut notify = |notification: Notification, _: BorrowedFd<'_>| arriving.notified(notification);
+        let mut notify = |notification: Notification, _: BorrowedFd<'_>| {
+            if let (Notification::PostRestore { .. }, Some(memory)) = (&notification, memory.as_mut()) {
+                memory.take_hold();
+            }
+            arriving.notified(notification)
+        };
         worker.end_when_stalled(self.options.stall);
         let span = phases::restore(self.id);
         let restored = span.in_scope(|| worker.run(&mut notify, self.options.limit));
@@ -339,7 +355,7 @@ impl Restore<'_> {
         common.log = Log { file: LOG.to_owned(), level: LOG_LEVEL };
         common.root = Some(root.to_owned());
         common.config_file = checkpoint::config_file(state);
-        common.lazy_pages = self.options.lazy_pages;
+        common.lazy_pages = self.options.lazy_pages || self.fetches();
         // A device may have another inode here (runc sets it too).
         common.evasive_devices = true;
         common.ext_mounts = match &self.manifest {
@@ -366,6 +382,12 @@ impl Restore<'_> {
         let descriptors = self.images.descriptors.as_deref().unwrap_or_default();
         request.inherit_fds.extend(stdio::inherit(descriptors, files, &self.stdio)?);
         Ok(request)
+    }
+
+    /// Whether the memory is elsewhere, and no daemon of somebody else's brings it.
+    fn fetches(&self) -> bool {
+        let lazy = self.manifest.as_ref().is_some_and(|manifest| manifest.lazy_pages);
+        lazy && self.options.fetch_pages && !self.options.lazy_pages
     }
 }
 

@@ -63,7 +63,7 @@ impl Task {
             Io::open(&config, self.id.as_str(), &self.context.namespace).await.map_err(stdio_failed)?;
         let container = self.container()?;
         let options = ExecOptions::new(process, stdio);
-        let Started { child, console, input } = blocking("exec", move || container.exec(options)).await?;
+        let Started { child, console, input, .. } = blocking("exec", move || container.exec(options)).await?;
         let child = Arc::new(child);
         let adopted = io.start(console, input).map_err(stdio_failed).and_then(|()| self.reaped(&child));
         if adopted.is_err() {

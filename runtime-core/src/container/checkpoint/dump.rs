@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
 use std::fs;
 use std::io::Write;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -135,7 +136,10 @@ fn check(options: &CheckpointOptions) -> Result<(), CheckpointError> {
     if options.pre_dump && options.lazy_pages {
         return Err(CheckpointError::PreDump { problem: "has no lazy pages: it writes the memory, and nothing else" });
     }
-    let serves = matches!(&options.page_server, Some(PageServer { transport: Transport::Address { .. } }));
+    let serves = match &options.page_server {
+        Some(server) => matches!(server.transport, Transport::Address { .. }),
+        None => options.holder.is_some(),
+    };
     if options.lazy_pages && !serves {
         return Err(CheckpointError::LazyPagesNowhere);
     }
@@ -263,7 +267,7 @@ impl Dump<'_> {
         ends: bool,
     ) -> Result<()> {
         let mut worker = self.criu.start(request, &Plain).map_err(criu_failed(self.container))?;
-        if !self.options.lazy_pages {
+        if !self.options.lazy_pages || self.options.page_server.is_none() {
             worker.end_when_stalled(self.options.stall);
         }
         self.guard.replace(Guard::new(self.container, worker.pidfd(), self.paused)?);
@@ -349,7 +353,11 @@ impl Dump<'_> {
         mounts::add(&self.external, &mut common);
         if options.lazy_pages {
             common.lazy_pages = true;
-            common.config_file = Some(self.lazy_config(common.config_file.as_deref())?);
+            if common.page_server.is_none() {
+                let (theirs, _hung_up) = UnixStream::pair().map_err(CheckpointError::file("make", "a socket pair"))?;
+                common.page_server = Some(PageServer { transport: Transport::Socket(theirs.into()) });
+            }
+            common.config_file = Some(self.lazy_config(&common)?);
         }
         let mut dump = DumpOptions::new(common, self.pid.as_raw());
         dump.after = if options.leave_running { After::Run } else { After::Kill };
@@ -365,16 +373,19 @@ impl Dump<'_> {
     }
 
     /// With lazy pages CRIU heeds the port of a request and not its address, and would show the container's memory to
-    /// whoever can reach this host; it does heed an address in a configuration file.
-    fn lazy_config(&self, user: Option<&Path>) -> Result<std::path::PathBuf, CheckpointError> {
-        let Some(PageServer { transport: Transport::Address { address, .. } }) = &self.options.page_server else {
-            return Err(CheckpointError::LazyPagesNowhere);
+    /// whoever can reach this host; it does heed an address in a configuration file, and a socket. Of a socket that nobody
+    /// has the other end of, it finds the end at once when it comes to serve pages, and is done.
+    fn lazy_config(&self, common: &Common) -> Result<std::path::PathBuf, CheckpointError> {
+        let line = match common.page_server.as_ref().map(|server| &server.transport) {
+            Some(Transport::Address { address, .. }) => format!("\naddress {address}\n"),
+            Some(Transport::Socket(socket)) => format!("\nps-socket {}\n", socket.as_raw_fd()),
+            None => return Err(CheckpointError::LazyPagesNowhere),
         };
-        let mut config = match user {
+        let mut config = match common.config_file.as_deref() {
             Some(path) => fs::read(path).map_err(CheckpointError::file("read", path))?,
             None => Vec::new(),
         };
-        config.extend(format!("\naddress {address}\n").bytes());
+        config.extend(line.bytes());
         let path = self.work.path().join(LAZY_CONFIG);
         fs::write(&path, config).map_err(CheckpointError::file("write", &path))?;
         Ok(path)
@@ -423,6 +434,7 @@ fn describe(
             ..told
         },
         left_running: options.leave_running,
+        lazy_pages: options.lazy_pages,
         parent: options.parent.as_ref().map(|path| path.to_string_lossy().into_owned()),
         terminal: container.state.terminal,
         stdio_files: stdio::files(&container.state.stdio_files),

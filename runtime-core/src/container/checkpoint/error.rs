@@ -9,7 +9,7 @@ use super::manifest;
 use super::preflight::Report;
 use crate::error::RootfsError;
 use crate::sealed::SealError;
-use crate::{ErrorKind, Pid};
+use crate::{ContainerId, ErrorKind, Pid};
 
 /// Why a checkpoint cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,16 @@ pub enum CheckpointError {
 
     #[error("lazy pages need the address and the port of a page server to serve them on")]
     LazyPagesNowhere,
+
+    #[error("the memory is not in the checkpoint: it needs a `criu lazy-pages` that fetches it")]
+    NoMemory,
+
+    #[error("criu lazy-pages for container {id}")]
+    LazyPages {
+        id: ContainerId,
+        #[source]
+        err: Box<criu::Error>,
+    },
 
     #[error("a pre-dump {problem}")]
     PreDump { problem: &'static str },

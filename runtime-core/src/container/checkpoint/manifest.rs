@@ -42,6 +42,9 @@ pub(crate) struct Manifest {
     pub(crate) options: CriuOptions,
     /// The processes ran on after the checkpoint.
     pub(crate) left_running: bool,
+    /// The memory is not all in the images: a restore has to fetch it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) lazy_pages: bool,
     /// Directory of the parent's images, relative to this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<String>,
@@ -209,6 +212,7 @@ mod tests {
             spec_digest: digest(b"{}"),
             options: CriuOptions { tcp_established: true, ..CriuOptions::default() },
             left_running: false,
+            lazy_pages: false,
             parent: None,
             descriptors: vec!["/dev/null".into(), "pipe:[1]".into()],
             terminal: false,

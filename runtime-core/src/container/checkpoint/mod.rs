@@ -69,7 +69,7 @@ pub use inventory::Difference;
 pub use manifest::Timings;
 pub use options::{
     CgroupMode, CheckpointOptions, Checkpointed, Compression, CriuOptions, External, InvalidCompression,
-    InvalidRecipient, NetworkLock, PageServer, Recipient, RestoreOptions, STALL, SealOptions, Transport,
+    InvalidRecipient, NetworkLock, PAGES_SOCKET, PageServer, Recipient, RestoreOptions, STALL, SealOptions, Transport,
 };
 pub use phases::RestoreTimings;
 
@@ -147,6 +147,14 @@ pub(super) fn plan(bundle: &Path, spec: &Spec, cgroup: &Cgroup) -> Result<Plan, 
 /// There is none, it cannot be executed, or it is too old.
 pub fn criu_version() -> Result<String, criu::Error> {
     Ok(criu::Criu::find()?.require(criu::MINIMUM, &swrk::Plain)?.to_string())
+}
+
+/// What that CRIU can do on this kernel.
+///
+/// # Errors
+/// There is none, or it cannot be executed.
+pub fn criu_features() -> Result<criu::Features, criu::Error> {
+    criu::Criu::find()?.features(&swrk::Plain)
 }
 
 #[cfg(test)]

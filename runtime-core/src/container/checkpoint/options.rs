@@ -149,7 +149,8 @@ pub struct CheckpointOptions {
     pub pre_dump: bool,
     /// Leave the memory where it is, and serve it on `page_server`'s port until `criu lazy-pages` has fetched all of it; the
     /// call returns then, or fails when that failed, and the container runs on here. Whoever has started the restored one
-    /// elsewhere by then must end it.
+    /// elsewhere by then must end it. Without a `page_server`, and with a `holder`, nobody serves it: while the dump is held,
+    /// what is not in the images is to be read from the processes themselves.
     pub lazy_pages: bool,
     /// With `lazy_pages` the address and port to listen on, which must be an address; without it, where the pages go
     /// instead of into `image_dir`: a page server, or a connected socket to one.
@@ -222,6 +223,9 @@ pub struct Checkpointed {
     pub frozen: Option<Duration>,
 }
 
+/// In an image directory whose memory is elsewhere: where it is to be had.
+pub const PAGES_SOCKET: &str = "rtc-pages.sock";
+
 /// How to restore a container.
 #[derive(Debug)]
 pub struct RestoreOptions {
@@ -236,6 +240,11 @@ pub struct RestoreOptions {
     pub lazy_pages: bool,
     /// A file of age identities, one of which opens a checkpoint that is encrypted. With it no other is restored.
     pub decrypt_key: Option<PathBuf>,
+    /// The same for whatever images are so, with a `criu lazy-pages` of our own ([`Started::arriving`]) that asks whoever
+    /// listens on [`PAGES_SOCKET`] in `image_dir`, in the words of CRIU's page server.
+    ///
+    /// [`Started::arriving`]: crate::container::Started::arriving
+    pub fetch_pages: bool,
     /// Over what the checkpoint itself says.
     pub criu: CriuOptions,
     /// Another AppArmor profile or SELinux context (`apparmor:NAME`, `selinux:CONTEXT`).
@@ -260,6 +269,7 @@ impl RestoreOptions {
             work_dir: None,
             lazy_pages: false,
             decrypt_key: None,
+            fetch_pages: false,
             criu: CriuOptions::default(),
             lsm_profile: None,
             lsm_mount_context: None,
