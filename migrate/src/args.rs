@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use migrate::{Address, Error, MapMount, Migrate, Pace, Receive, Target, TlsFiles, Verdict};
+use migrate::{Address, Error, MapMount, Migrate, Mode, Pace, Receive, Target, TlsFiles, Verdict};
 
 const ADDRESS: &str = "/run/containerd/containerd.sock";
 const NAMESPACE: &str = "default";
@@ -100,9 +101,13 @@ pub(crate) struct To {
     #[command(flatten)]
     containerd: Containerd,
 
-    /// How it is moved: the processes stand still while all of their memory goes
-    #[arg(long, value_name = "MODE", default_value = "stop-copy", value_parser = ["stop-copy"])]
-    mode: String,
+    /// When the memory goes
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    mode: ModeName,
+
+    /// With --mode auto: for how long the container may stand still, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 300)]
+    downtime_target: u64,
 
     /// Keep the stopped container in this node's containerd
     #[arg(long)]
@@ -185,6 +190,29 @@ impl Tls {
     }
 }
 
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum ModeName {
+    /// While the container stands still
+    #[default]
+    StopCopy,
+    /// When it runs at the destination: it stands still for a moment, but IS LOST if the link or a node is lost before all of
+    /// its memory has followed
+    #[value(name = "postcopy")]
+    PostCopy,
+    /// stop-copy if the pause is foreseen to be within --downtime-target, and else postcopy if both nodes can do it
+    Auto,
+}
+
+impl From<ModeName> for Mode {
+    fn from(name: ModeName) -> Self {
+        match name {
+            ModeName::StopCopy => Self::StopCopy,
+            ModeName::PostCopy => Self::PostCopy,
+            ModeName::Auto => Self::Auto,
+        }
+    }
+}
+
 impl To {
     pub(crate) async fn run(self) -> Result<ExitCode, Error> {
         let (Some(id), Some(target)) = (self.container, self.to) else {
@@ -203,6 +231,8 @@ impl To {
             compress: self.compress,
             network_hook: self.network.network_hook,
             tls: self.tls.resolve()?,
+            mode: self.mode.into(),
+            downtime_target: Duration::from_millis(self.downtime_target),
         };
         let report = migrate::migrate(options).await?;
         if self.json {

@@ -135,6 +135,16 @@ pub enum Error {
         #[source]
         err: Box<Error>,
     },
+    /// Neither side has it any more.
+    #[error(
+        "container {id} was lost: it ran at the destination, and its memory did not all come there; it runs nowhere, and what \
+         it has written until it left is here still"
+    )]
+    Lost {
+        id: String,
+        #[source]
+        err: Box<Error>,
+    },
     #[error("{err}; and to take it back failed too: {roll_back}")]
     RollBack { err: Box<Error>, roll_back: Box<Error> },
     /// A bug: a part of this program has panicked.

@@ -5,11 +5,13 @@
 //!   STATE/NAMESPACE/ID.source/        journal.json  lock  images/
 //!   STATE/NAMESPACE/ID.destination/   journal.json  lock  images/
 //!
-//!   source       Copying ──> Dumping ──> Restoring ──> Committed ──> (removed)
-//!   destination  Receiving ──> Starting ──> Started ──> (removed, when the source has said Finish)
+//!   source       Copying ──> Dumping ──> Restoring ──> [Leaving ──>] Committed ──> (removed)
+//!   destination  Receiving ──> Starting ──> [Arriving ──>] Started ──> (removed, when the source has said Finish)
+//!                    │                          └────────> Lost ─────> (removed, when the source has said Finish)
 //!                    └───────> Denied                          the source has asked, and was told that it never starts
 //! ```
-//! The decision is the destination's step to Started. Before Restoring the source has not allowed it to start, and just goes
+//! Leaving, Arriving and Lost are of a move whose memory follows (post-copy). The decision is the destination's step to Started,
+//! or to Arriving. Before Restoring the source has not allowed it to start, and just goes
 //! on when it fails; from there on it has to know, or to ask, whether the destination has. A destination that is not past
 //! Receiving cleans up when the source is gone.
 //!
@@ -50,11 +52,17 @@ pub enum Stage {
     Dumping,
     /// The destination was allowed to start it.
     Restoring,
+    /// The destination has started it, and its memory is still here, in processes that stand still.
+    Leaving,
     /// The destination has started it; the source's processes end.
     Committed,
     Receiving,
     Starting,
+    /// It runs, and its memory is still on its way.
+    Arriving,
     Started,
+    /// It ran, and its memory did not all come.
+    Lost,
     Denied,
 }
 
@@ -78,6 +86,9 @@ pub(crate) struct Record {
     pub(crate) pid: u32,
     #[serde(default)]
     pub(crate) keep_source: bool,
+    /// The memory follows.
+    #[serde(default)]
+    pub(crate) lazy_pages: bool,
     /// At the destination: what was made there, and has to go if it comes to nothing.
     #[serde(default)]
     pub(crate) made_snapshot: bool,
@@ -115,6 +126,8 @@ pub(crate) enum Asked {
         pid: u32,
     },
     Starting,
+    Arriving,
+    Lost,
     /// And never will be.
     NotStarted,
 }
@@ -167,12 +180,12 @@ impl Journal {
     ///
     /// # Errors
     /// The source was told that there will be none.
-    pub(crate) fn start(&mut self) -> Result<()> {
+    pub(crate) fn start(&mut self, lazy_pages: bool) -> Result<()> {
         let _step = self.step()?;
         if read(&self.directory)?.is_none_or(|record| record.stage != Stage::Receiving) {
             return Err(Error::Aborted("it has asked, and was told that the container was not started".to_owned()));
         }
-        self.record.stage = Stage::Starting;
+        (self.record.stage, self.record.lazy_pages) = (Stage::Starting, lazy_pages);
         write(&self.directory, &self.record)
     }
 
@@ -194,6 +207,8 @@ pub(crate) fn ask(directory: &Path) -> Result<Asked> {
     match record.stage {
         Stage::Started => Ok(Asked::Started { pid: record.pid }),
         Stage::Starting => Ok(Asked::Starting),
+        Stage::Arriving => Ok(Asked::Arriving),
+        Stage::Lost => Ok(Asked::Lost),
         _ => {
             record.stage = Stage::Denied;
             write(directory, &record)?;
@@ -300,6 +315,7 @@ pub(crate) fn example(role: Role, stage: Stage) -> Record {
         target: String::new(),
         pid: 7,
         keep_source: false,
+        lazy_pages: false,
         made_snapshot: false,
         made_container: false,
         network_hook: None,
@@ -338,7 +354,7 @@ mod tests {
         let mut journal = Journal::create(state.path(), record(Role::Destination, Stage::Receiving)).unwrap();
         let directory = state.path().join("default/web.destination");
         assert_eq!(ask(&directory).unwrap(), Asked::NotStarted);
-        assert!(matches!(journal.start(), Err(Error::Aborted(_))));
+        assert!(matches!(journal.start(false), Err(Error::Aborted(_))));
     }
 
     #[test]
@@ -346,7 +362,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let mut journal = Journal::create(state.path(), record(Role::Destination, Stage::Receiving)).unwrap();
         let directory = state.path().join("default/web.destination");
-        journal.start().unwrap();
+        journal.start(false).unwrap();
         assert_eq!(ask(&directory).unwrap(), Asked::Starting);
         journal.enter(Stage::Started).unwrap();
         assert_eq!(ask(&directory).unwrap(), Asked::Started { pid: 7 });

@@ -5,6 +5,7 @@
 //! - `wire`, `frame`, `link`: what they tell one another, its form, and the connection. `target`: where the other side is, and
 //!   `listen`: where it listens. `tls`: how the two know one another.
 //! - `containerd`: the client of its API. `shim`: the client of the migration service of the container's shim.
+//! - `probe`: how fast the connection is.
 //! - `image`: which blobs an image has. `tree`: directories, such as a writable layer, sent and received.
 //! - `pod`: checkpoint and restore of a pod, through containerd.
 //! - `spec`: what of the container's specification differs at the destination. `network`: how its address follows it.
@@ -22,6 +23,7 @@ mod listen;
 mod network;
 mod node;
 mod pod;
+mod probe;
 mod recover;
 mod report;
 mod shim;
@@ -40,7 +42,7 @@ pub use link::Pace;
 pub use pod::{PodCheckpoint, PodReport, PodRestore, checkpoint_pod, restore_pod};
 pub use recover::{Verdict, recover, status};
 pub use report::Report;
-pub use source::{Migrate, migrate};
+pub use source::{Migrate, Mode, Way, migrate};
 pub use spec::MapMount;
 pub use target::Target;
 pub use tls::TlsFiles;

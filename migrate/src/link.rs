@@ -93,6 +93,12 @@ impl Link {
         self.outbox.send(frame).await.map_err(|_| self.lost())
     }
 
+    /// As [`Link::data`], while the other side has something to say too.
+    pub(crate) async fn data_meanwhile(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let frame = frame::encode(Kind::Data, &frame::data(offset, bytes), self.compress).map_err(Error::Frame)?;
+        self.outbox.send(frame).await.map_err(|_| Error::Disconnected)
+    }
+
     /// # Errors
     /// The connection is gone; the other side has failed, with its reason.
     pub(crate) async fn receive(&mut self) -> Result<Incoming> {

@@ -36,6 +36,12 @@ pub(crate) async fn criu_version() -> Result<String> {
         .map_err(|err| Error::Destination(format!("no CRIU to restore with: {err}")))
 }
 
+/// What the CRIU here can do; nothing if there is none.
+pub(crate) async fn criu_features() -> criu::Features {
+    let features = tokio::task::spawn_blocking(|| criu::Criu::find()?.features(&criu::Direct)).await;
+    features.ok().and_then(|features: Result<_, criu::Error>| features.ok()).unwrap_or_default()
+}
+
 /// Bytes that may still be written below a directory.
 pub(crate) fn free_space(directory: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(directory).map_err(Error::system("statvfs", directory))?;

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | source Copying, Dumping | the container runs on here |
 //! | source Restoring | the destination is asked: it has started it, and it is ended here; or it has not and never will, and it runs on here; or it does not answer, and nothing is done |
+//! | source Leaving | the destination is asked: it has all of the container, or the container is lost; it is ended here |
 //! | source Committed | it is ended here |
 //! | destination Receiving, Denied | what was made for it is removed |
 //! | destination Starting | it runs: it has started; else what was made for it is removed |
-//! | destination Started | it stays, and so does the journal, until the source has asked |
+//! | destination Arriving | its memory has all come: it has started; else it has ended, is removed, and is lost |
+//! | destination Started, Lost | that stays, and so does the journal, until the source has asked |
 
 use std::fmt;
 use std::path::Path;
@@ -16,12 +18,12 @@ use proto::containerd::v1::types::Status;
 use serde::Serialize;
 
 use crate::containerd::{Address, Containerd};
-use crate::destination::clean;
+use crate::destination::{clean, lose};
 use crate::error::{Error, Result};
 use crate::journal::{self, Journal, Record, Role, Stage};
 use crate::network::Moment;
 use crate::shim::Shim;
-use crate::source;
+use crate::source::{self, Known};
 
 /// A migration, and what was done about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -75,8 +77,15 @@ pub fn status(state: &Path) -> Result<Vec<Verdict>> {
         .into_iter()
         .map(|(_, record, busy)| {
             let state = match (busy, record.stage) {
-                (true, _) => "under way",
                 (false, Stage::Started) => "runs here; the source has not said that it knows",
+                (true, Stage::Leaving) => "under way; the destination runs it, and its memory follows",
+                (true, Stage::Arriving) => "under way; it runs here, and its memory follows",
+                (true, _) => "under way",
+                (false, Stage::Leaving) => {
+                    "the destination has run it; it is not known whether its memory has come there"
+                }
+                (false, Stage::Arriving) => "it was started here; it is not known whether its memory has come",
+                (false, Stage::Lost) => "lost, as its memory did not come; the source has not said that it knows",
                 (false, Stage::Restoring) => "it is not known whether the destination runs it",
                 (false, _) => "left behind",
             };
@@ -107,6 +116,8 @@ pub async fn recover(state: &Path, id: Option<&str>) -> Result<Vec<Verdict>> {
             Ok(Done::RunsHere) => ("runs here".to_owned(), false),
             Ok(Done::RunsThere) => ("runs at the destination".to_owned(), false),
             Ok(Done::Cleaned) => ("did not come to run here; nothing is left of it".to_owned(), false),
+            Ok(Done::Lost) => (LOST.to_owned(), false),
+            Ok(Done::LostHere) => (format!("{LOST}; the source has not said that it knows"), true),
             Ok(Done::StartedHere) => ("runs here; the source has not said that it knows".to_owned(), true),
             Err(err) => (err.chain(), true),
         };
@@ -122,7 +133,12 @@ pub(crate) enum Done {
     RunsThere,
     Cleaned,
     StartedHere,
+    /// The memory did not all come to the destination.
+    Lost,
+    LostHere,
 }
+
+const LOST: &str = "lost: it ran at the destination, and its memory did not all come there";
 
 async fn containerd(record: &Record) -> Result<Containerd> {
     Containerd::connect(&Address { socket: record.containerd.clone(), namespace: record.namespace.clone() }).await
@@ -133,11 +149,15 @@ async fn source_side(mut journal: Journal) -> Result<Done> {
     let containerd = containerd(&record).await?;
     let shim = shim(&containerd, &record).await?;
     match record.stage {
-        Stage::Restoring => {
+        Stage::Restoring | Stage::Leaving => {
             let undecided = |err| Error::Undecided { id: record.id.clone(), err: Box::new(err) };
             match source::ask_for(&journal).await.map_err(undecided)? {
-                true => journal.enter(Stage::Committed)?,
-                false => return resume(shim, journal).await,
+                Known::Started(..) => journal.enter(Stage::Committed)?,
+                Known::NotStarted if record.stage == Stage::Restoring => return resume(shim, journal).await,
+                Known::Lost(_) | Known::NotStarted => {
+                    source::lose(&containerd, shim.as_ref(), journal).await?;
+                    return Ok(Done::Lost);
+                }
             }
         }
         Stage::Committed => {}
@@ -189,17 +209,36 @@ pub(crate) async fn destination(mut journal: Journal) -> Result<Done> {
     let containerd = containerd(&record).await?;
     match record.stage {
         Stage::Started => Ok(Done::StartedHere),
+        Stage::Lost => Ok(Done::LostHere),
         Stage::Starting => match containerd.task(&record.id).await? {
             Some(task) if task.status() == Status::Running => {
                 // Nobody knows how far the hook had come.
                 journal.record().at(Moment::TakeOver).await?;
-                journal.change(|record| (record.stage, record.pid) = (Stage::Started, task.pid))?;
-                Ok(Done::StartedHere)
+                let stage = if record.lazy_pages { Stage::Arriving } else { Stage::Started };
+                journal.change(|record| (record.stage, record.pid) = (stage, task.pid))?;
+                if record.lazy_pages { arriving(&containerd, journal).await } else { Ok(Done::StartedHere) }
             }
             _ => discard(&containerd, journal).await,
         },
+        Stage::Arriving => arriving(&containerd, journal).await,
         _ => discard(&containerd, journal).await,
     }
+}
+
+/// Who has fetched the memory is gone: it is all there, or the shim ends the container.
+async fn arriving(containerd: &Containerd, mut journal: Journal) -> Result<Done> {
+    let record = journal.record().clone();
+    if let Some(shim) = shim(containerd, &record).await? {
+        match shim.arrived().await {
+            Ok(()) => {
+                journal.enter(Stage::Started)?;
+                return Ok(Done::StartedHere);
+            }
+            Err(err) => tracing::debug!(err = err.chain(), "the memory of a container that came"),
+        }
+    }
+    lose(containerd, &mut journal).await?;
+    Ok(Done::LostHere)
 }
 
 async fn discard(containerd: &Containerd, journal: Journal) -> Result<Done> {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::source::Way;
+
 /// Times in microseconds, sizes in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -13,6 +15,11 @@ pub struct Report {
     pub migration: String,
     pub target: String,
     pub dry_run: bool,
+    /// How the memory went.
+    pub way: Way,
+    /// Where that was left open: the connection's speed, and the pause that a stop-copy would have had. 0 if not.
+    pub bytes_per_second: u64,
+    pub predicted_us: u64,
     /// Of the container's init at the destination.
     pub pid: u32,
     pub image_bytes: u64,
@@ -29,6 +36,9 @@ pub struct Report {
     pub transfer_us: u64,
     /// Of the pause, as the destination saw it: from the permission to start it until it ran.
     pub restore_us: u64,
+    /// Of memory that came after the container ran at the destination (post-copy), and how long that took.
+    pub memory_bytes: u64,
+    pub follow_us: u64,
     /// What has failed after the container ran at the destination, where it stays.
     pub problems: Vec<String>,
 }
@@ -59,6 +69,13 @@ impl fmt::Display for Report {
             time(self.transfer_us),
             time(self.restore_us),
         )?;
+        if self.follow_us > 0 {
+            let (bytes, time) = (size(self.memory_bytes), time(self.follow_us));
+            write!(
+                f,
+                "\nthen {bytes} of memory followed in {time}, while it could have been lost with either node or the link"
+            )?;
+        }
         self.problems.iter().try_for_each(|problem| write!(f, "\nbut {problem}"))
     }
 }

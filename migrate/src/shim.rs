@@ -52,11 +52,13 @@ pub(crate) struct DumpOptions {
     pub(crate) ext_unix_sk: bool,
     pub(crate) shell_job: bool,
     pub(crate) file_locks: bool,
+    pub(crate) lazy_pages: bool,
 }
 
 impl DumpOptions {
     /// What a container has goes with it.
-    pub(crate) const ALL: Self = Self { tcp_established: true, ext_unix_sk: false, shell_job: false, file_locks: true };
+    pub(crate) const ALL: Self =
+        Self { tcp_established: true, ext_unix_sk: false, shell_job: false, file_locks: true, lazy_pages: false };
 }
 
 impl Shim {
@@ -84,6 +86,7 @@ impl Shim {
             ext_unix_sk: options.ext_unix_sk,
             shell_job: options.shell_job,
             file_locks: options.file_locks,
+            lazy_pages: options.lazy_pages,
             ..Default::default()
         };
         self.client.preflight(within(SOON), &request).await.map_err(self.failed("preflight"))
@@ -100,6 +103,7 @@ impl Shim {
             ext_unix_sk: options.ext_unix_sk,
             shell_job: options.shell_job,
             file_locks: options.file_locks,
+            lazy_pages: options.lazy_pages,
             ..Default::default()
         };
         let held = self.client.dump(within(LONG), &request).await.map_err(self.failed("dump"))?;
@@ -128,6 +132,22 @@ impl Shim {
         let (id, migration) = (self.id.clone(), self.migration.clone());
         let request = api::PrepareRequest { id, migration, ..Default::default() };
         self.client.prepare(within(SOON), &request).await.map(drop).map_err(self.failed("prepare"))
+    }
+
+    /// From here on the container cannot run on here.
+    pub(crate) async fn leave(&self) -> Result<()> {
+        let (id, migration) = (self.id.clone(), self.migration.clone());
+        let request = api::LeaveRequest { id, migration, ..Default::default() };
+        self.client.leave(within(SOON), &request).await.map(drop).map_err(self.failed("leave"))
+    }
+
+    /// Returns when all of the container's memory is here.
+    ///
+    /// # Errors
+    /// It did not come, and the container has ended; or nobody knows of it any more.
+    pub(crate) async fn arrived(&self) -> Result<()> {
+        let request = api::ArrivedRequest { id: self.id.clone(), ..Default::default() };
+        self.client.arrived(within(LONG), &request).await.map(drop).map_err(self.failed("wait for the memory"))
     }
 
     pub(crate) async fn commit(&self) -> Result<()> {

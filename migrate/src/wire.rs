@@ -23,10 +23,31 @@
 //!   Finish ─────────────────────────────────────>  forgets its journal
 //!          <──────────────────────────── Finished
 //! ```
+//! With post-copy the memory comes after the start: it is not in the checkpoint, and between Restore and Finish there is
+//! ```text
+//!   Restore ────────────────────────────────────>  journal: starting; restores through containerd
+//!          <────────────────────────── PagesWanted ┐
+//!   Pages data* ────────────────────────────────>  │ at any time from here, for what the container touches, and the rest
+//!          <───────────────────────────── Started  │ journal: arriving
+//!   ── journal: leaving ──                         ┘
+//!          <───────────────────────────── Arrived  journal: started
+//!   ── journal: committed; the processes end ──
+//! ```
+//! To know which of the two it is to be, a source may want to know the speed of the connection. After Ready, before a tree:
+//! ```text
+//!   Probe data* ProbeEnd ───────────────────────>
+//!          <─────────────────────────── ProbeDone
+//! ```
+//! Started is the decision with memory that follows, too. If the connection, or either side, dies between Started and Arrived, the container has
+//! ended at the destination, as half a memory is none, and it does not run on at the source, as it has run elsewhere: it is lost.
+//! The source hears so when it asks (Outcome LOST), and says Finish.
+//!
 //! At any time before Started the destination may say Failed: it has cleaned up then. At any time before Restore the source
 //! may say Abort, or hang up, which is the same: the destination cleans up. A source that has lost the connection after
 //! Restore asks on a new one: Hello, Welcome, Query, and the answer is an Outcome. When that is Started, Finish may follow as
 //! above.
+//!
+//! Version 2 has post-copy and the probe: their messages, and the field of Restore that says which it is.
 //!
 //! **Versions.** Each side speaks a range of versions, and the highest that both speak is used; if there is none, the
 //! destination says Failed, with both ranges. Within a version fields may be added, which a reader skips that does not know
@@ -40,7 +61,9 @@ use crate::error::{Error, Result};
 
 /// The versions that this program speaks.
 pub(crate) const LOWEST: u32 = 1;
-pub(crate) const HIGHEST: u32 = 1;
+pub(crate) const HIGHEST: u32 = 2;
+/// The first with memory that follows.
+pub(crate) const LAZY_PAGES: u32 = 2;
 
 /// The version to speak with somebody who speaks from `lowest` to `highest`.
 pub(crate) fn common_version(lowest: u32, highest: u32) -> Result<u32> {
@@ -117,8 +140,8 @@ mod tests {
     #[test]
     fn the_highest_common_version_is_spoken() {
         assert_eq!(common_version(1, 1).unwrap(), 1);
-        assert_eq!(common_version(1, 7).unwrap(), 1);
-        let newer = common_version(2, 3).unwrap_err().to_string();
-        assert!(newer.contains("2 to 3") && newer.contains("1 to 1"), "{newer}");
+        assert_eq!(common_version(1, 7).unwrap(), HIGHEST);
+        let newer = common_version(HIGHEST + 1, 9).unwrap_err().to_string();
+        assert!(newer.contains("3 to 9") && newer.contains("1 to 2"), "{newer}");
     }
 }

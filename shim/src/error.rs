@@ -71,6 +71,10 @@ pub(crate) enum Error {
     Pod(#[source] runtime_core::container::PodError),
     #[error("checkpoint of a pod: container {id}: {problem}")]
     PodMember { id: String, problem: String },
+    #[error("the memory of container {id} is still on its way")]
+    Arriving { id: String },
+    #[error("the memory of container {id} did not arrive, and the container was ended")]
+    MemoryLost { id: String },
     #[error("hold a dump")]
     Hold(#[source] std::io::Error),
     #[error("{what} of container {id} is not valid")]
@@ -130,6 +134,8 @@ impl Error {
             | Self::InitGone { .. }
             | Self::NotStarted
             | Self::Migrating { .. }
+            | Self::Arriving { .. }
+            | Self::MemoryLost { .. }
             | Self::NoMigration { .. }
             | Self::PodMember { .. }
             | Self::MigrationPhase { .. } => ErrorKind::FailedPrecondition,

@@ -113,6 +113,7 @@ impl Arrival {
             target: String::new(),
             pid: 0,
             keep_source: false,
+            lazy_pages: false,
             made_snapshot: false,
             made_container: false,
             network_hook: self.hook(options)?,

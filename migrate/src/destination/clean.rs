@@ -4,8 +4,8 @@ use proto::containerd::v1::types::Status;
 
 use super::arrive::lease;
 use crate::containerd::Containerd;
-use crate::error::Result;
-use crate::journal::Journal;
+use crate::error::{Error, Result};
+use crate::journal::{Journal, Stage};
 use crate::network::Moment;
 use crate::stdio;
 
@@ -30,4 +30,15 @@ pub(crate) async fn clean(containerd: &Containerd, journal: &Journal) -> Result<
     record.at(Moment::Aborted).await?;
     stdio::remove(&record.migration)?;
     containerd.end_lease(&lease(&record.migration)).await
+}
+
+/// Takes away what is left of a container that ran, and whose memory did not come. The journal stays, to tell the source.
+pub(crate) async fn lose(containerd: &Containerd, journal: &mut Journal) -> Result<()> {
+    clean(containerd, journal).await?;
+    let images = journal.images();
+    match std::fs::remove_dir_all(&images) {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", images)(err)),
+        _ => {}
+    }
+    journal.enter(Stage::Lost)
 }

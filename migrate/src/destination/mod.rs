@@ -1,18 +1,20 @@
 //! The side where the container goes.
 //!
 //! - `arrive`: takes everything in and makes it ready, until the source lets it start. Fails back to nothing.
-//! - `start`: restores it through containerd.
+//! - `start`: restores it through containerd. `follow`: the same for one whose memory follows, which `pages` brings.
 //! - `clean`: takes away what was made for a container that does not come.
 
 mod arrive;
 mod clean;
+mod follow;
+mod pages;
 mod start;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use proto::stream::message::Kind as Message;
-use proto::stream::{Failed, Finished, Offer, Outcome, Welcome, outcome};
+use proto::stream::{Failed, Finished, Offer, Outcome, Packets, Restore, Started, Welcome, outcome};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
@@ -28,7 +30,7 @@ use crate::tls::TlsFiles;
 use crate::wire::{self, awaited};
 
 use self::arrive::Arrival;
-pub(crate) use self::clean::clean;
+pub(crate) use self::clean::{clean, lose};
 
 /// How long a source may take between two connections' ends and the next word; then it is gone.
 const LAST_WORD: Duration = Duration::from_secs(10);
@@ -111,8 +113,11 @@ async fn converse(options: &Receive, link: &mut Link) -> Result<()> {
     let Host { architecture, kernel } = Host::this();
     // Whether it can do without is the source's to say.
     let criu = node::criu_version().await.inspect_err(|err| tracing::warn!("{}", err.chain())).unwrap_or_default();
+    let lazy_pages = node::criu_features().await.lazy_pages;
     let software = node::software();
-    link.send(Message::Welcome(Welcome { version, software, architecture, kernel, criu, takes_packets: true })).await?;
+    let takes_packets = true;
+    let welcome = Welcome { version, software, architecture, kernel, criu, lazy_pages, takes_packets };
+    link.send(Message::Welcome(welcome)).await?;
     match link.message().await? {
         Message::Offer(offer) => take(options, link, offer, hello.migration).await,
         Message::Query(_) => {
@@ -137,34 +142,20 @@ async fn take(options: &Receive, link: &mut Link, offer: Offer, migration: Strin
         return Ok(());
     }
     let mut journal = Journal::create(&options.state, arrival.record(options)?)?;
-    let started = async {
+    let allowed = async {
         arrival.prepare_network(&journal).await?;
         arrival.take_in(link, &mut journal).await?;
-        awaited!(link, Restore)?;
-        let begun = std::time::Instant::now();
-        journal.start()?;
-        // Both, however the other one ends: what was begun is not to go on while it is taken back.
-        let gate = block_in_place(|| arrival.close_gate())?;
-        let (taken, pid) = tokio::join!(journal.record().at(Moment::TakeOver), arrival.start(&journal));
-        taken?;
-        let (pid, network) = (pid?, gate.map(|gate| block_in_place(|| gate.open())).transpose()?);
-        Ok((pid, network, begun.elapsed()))
+        let Restore { lazy_pages } = awaited!(link, Restore)?;
+        journal.start(lazy_pages).map(|()| lazy_pages)
     };
-    let (pid, network, time) = match started.await {
-        Ok(started) => started,
-        Err(err) => {
-            let cleaned = clean(&arrival.containerd, &journal).await;
-            // What could not be cleaned stays known, for a recovery.
-            let cleaned = cleaned.and_then(|()| journal.remove());
-            return Err(Error::and_roll_back(err, cleaned));
-        }
+    let lazy_pages = match allowed.await {
+        Ok(lazy_pages) => lazy_pages,
+        Err(err) => return Err(undo(&arrival, journal, err).await),
     };
-    journal.change(|record| (record.stage, record.pid) = (Stage::Started, pid))?;
-    tracing::info!(id = arrival.offer.id, pid, milliseconds = time.as_millis(), "restored");
-    let restore_us = crate::report::micros(time);
-    link.send(Message::Started(proto::stream::Started { pid, restore_us })).await?;
-    let after = [journal.record().at(Moment::Started).await, arrival.settle(&journal).await];
-    let problems: Vec<String> = after.into_iter().filter_map(|done| Some(done.err()?.chain())).collect();
+    let Running { journal, network, problems } = match lazy_pages {
+        false => start(&arrival, link, journal).await?,
+        true => follow::start(&arrival, link, journal).await?,
+    };
     problems.iter().for_each(|problem| tracing::error!(id = arrival.offer.id, "{problem}"));
     // Without a last word the journal stays: the source will ask.
     if let Ok(Ok(())) = tokio::time::timeout(LAST_WORD.saturating_mul(6), last_words(link, network)).await {
@@ -174,20 +165,59 @@ async fn take(options: &Receive, link: &mut Link, offer: Offer, migration: Strin
     Ok(())
 }
 
-/// Until the source's Finish. Packets that it hands on and that cannot be delivered are sent again by their senders.
+/// A container that runs here, with all that it has.
+#[derive(Debug)]
+struct Running {
+    journal: Journal,
+    network: Option<Opened>,
+    /// What has failed since.
+    problems: Vec<String>,
+}
+
+/// Starts the container, which the source hears.
+///
+/// # Errors
+/// It did not start, and nothing is left of it.
+async fn start(arrival: &Arrival, link: &mut Link, mut journal: Journal) -> Result<Running> {
+    let begun = Instant::now();
+    let (pid, network) = match arrival.start_with_network(&journal).await {
+        Ok(started) => started,
+        Err(err) => return Err(undo(arrival, journal, err).await),
+    };
+    journal.change(|record| (record.stage, record.pid) = (Stage::Started, pid))?;
+    let time = begun.elapsed();
+    tracing::info!(id = arrival.offer.id, pid, milliseconds = time.as_millis(), "restored");
+    link.send(Message::Started(Started { pid, restore_us: crate::report::micros(time) })).await?;
+    let after = [journal.record().at(Moment::Started).await, arrival.settle(&journal).await];
+    let problems = after.into_iter().filter_map(|done| Some(done.err()?.chain())).collect();
+    Ok(Running { journal, network, problems })
+}
+
+/// The error, when what was made for a container that does not come is gone.
+async fn undo(arrival: &Arrival, journal: Journal, err: Error) -> Error {
+    let cleaned = clean(&arrival.containerd, &journal).await;
+    // What could not be cleaned stays known, for a recovery.
+    let cleaned = cleaned.and_then(|()| journal.remove());
+    err.and_roll_back(cleaned)
+}
+
+/// Until the source's Finish.
 async fn last_words(link: &mut Link, network: Option<Opened>) -> Result<()> {
     loop {
         match link.message().await? {
             Message::Finish(_) => return Ok(()),
-            Message::Packets(packets) => {
-                let segments: Vec<Segment> = packets.packets.into_iter().filter_map(Segment::parse).collect();
-                let Some(network) = &network else { continue };
-                if let Err(err) = block_in_place(|| network.deliver(&segments)) {
-                    tracing::warn!(err = err.chain(), "what has come to the source meanwhile");
-                }
-            }
+            Message::Packets(packets) => deliver(network.as_ref(), packets),
             other => return Err(wire::unexpected("Finish", &other)),
         }
+    }
+}
+
+/// Packets that the source hands on. Those that cannot be delivered are sent again by their senders.
+fn deliver(network: Option<&Opened>, packets: Packets) {
+    let segments: Vec<Segment> = packets.packets.into_iter().filter_map(Segment::parse).collect();
+    let Some(network) = network else { return };
+    if let Err(err) = block_in_place(|| network.deliver(&segments)) {
+        tracing::warn!(err = err.chain(), "what has come to the source meanwhile");
     }
 }
 
@@ -196,7 +226,7 @@ async fn forget(options: &Receive, link: &mut Link, migration: &str) -> Result<(
     let begun = Instant::now();
     while let Some(directory) = find(options, migration)? {
         match Journal::open(&directory)? {
-            Some(journal) if journal.record().stage == Stage::Started => journal.remove()?,
+            Some(journal) if matches!(journal.record().stage, Stage::Started | Stage::Lost) => journal.remove()?,
             Some(_) => break,
             // The end of the connection on which it was started has not been noticed yet.
             None if begun.elapsed() < LAST_WORD => sleep(Duration::from_millis(20)).await,
@@ -223,6 +253,8 @@ async fn answer(options: &Receive, migration: &str) -> Result<Outcome> {
     let (kind, pid) = match journal::ask(&directory) {
         Ok(Asked::Started { pid }) => (outcome::Kind::Started, pid),
         Ok(Asked::Starting) => (outcome::Kind::Starting, 0),
+        Ok(Asked::Arriving) => (outcome::Kind::Arriving, 0),
+        Ok(Asked::Lost) => (outcome::Kind::Lost, 0),
         Ok(Asked::NotStarted) => (outcome::Kind::NotStarted, 0),
         // It was removed just now, which is not done to one that has started before the source knows.
         Err(Error::File { err, .. }) if err.kind() == std::io::ErrorKind::NotFound => (outcome::Kind::NotStarted, 0),

@@ -9,7 +9,9 @@ use proto::stream::{self, Blob, BlobEnd, ImageDone, Offer, Tree, Want};
 use tokio::task::block_in_place;
 
 use super::Migrate;
+use super::choose::{Way, choose};
 use super::look::Source;
+use super::pages::Memory;
 use crate::error::{Error, Result};
 use crate::frame::CHUNK;
 use crate::journal::{Journal, Stage};
@@ -34,6 +36,8 @@ pub(super) struct Held {
     pub(super) since: Instant,
     pub(super) renewal: Renewal,
     pub(super) recorder: Option<Recorder>,
+    /// Of a container whose memory follows.
+    pub(super) memory: Option<Memory>,
 }
 
 impl Copy<'_> {
@@ -49,10 +53,12 @@ impl Copy<'_> {
         self.report.layer_bytes = layer.bytes;
         tracing::info!(id = self.options.id, bytes = layer.bytes, files = layer.entries, "copied the writable layer");
 
+        let way = self.way().await?;
         self.journal.enter(Stage::Dumping)?;
         let since = Instant::now();
+        let dump = DumpOptions { lazy_pages: way == Way::PostCopy, ..DumpOptions::ALL };
         let recorder = self.source.record();
-        let (held, renewal) = self.source.shim.dump(&self.journal.images(), DumpOptions::ALL).await?;
+        let (held, renewal) = self.source.shim.dump(&self.journal.images(), dump).await?;
         self.report.dump_us = micros(since.elapsed());
         tracing::info!(id = self.options.id, bytes = held.bytes, "dumped; it stands still");
 
@@ -62,7 +68,23 @@ impl Copy<'_> {
         let images = self.tree(Tree::Checkpoint, None, &HashSet::new()).await?;
         self.report.checkpoint_bytes = images.bytes;
         self.report.transfer_us = micros(since.elapsed()) - self.report.dump_us;
-        Ok(Held { since, renewal, recorder })
+        let memory = match way {
+            Way::StopCopy => None,
+            Way::PostCopy => Some(self.memory().await?),
+        };
+        Ok(Held { since, renewal, recorder, memory })
+    }
+
+    async fn way(&mut self) -> Result<Way> {
+        let way = choose(self.link, self.source, self.options, self.report).await?;
+        tracing::info!(id = self.options.id, ?way, predicted_us = self.report.predicted_us, "how the memory goes");
+        self.report.way = way;
+        Ok(way)
+    }
+
+    async fn memory(&self) -> Result<Memory> {
+        let pids = self.source.containerd.pids(&self.options.id).await?;
+        Memory::open(self.source.task.pid, &pids)
     }
 
     async fn mapped(&self) -> Result<HashSet<Vec<u8>>> {

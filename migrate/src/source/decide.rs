@@ -8,7 +8,8 @@ use tokio::time::sleep;
 
 use super::copy::Held;
 use super::look::Source;
-use super::{Migrate, abort, give_up, hello};
+use super::pages::Memory;
+use super::{abort, give_up, hello};
 use crate::containerd::Containerd;
 use crate::error::{Error, Result};
 use crate::frame::CHUNK;
@@ -19,7 +20,7 @@ use crate::report::{Report, micros};
 use crate::shim::Shim;
 use crate::stdio;
 use crate::target;
-use crate::wire::awaited;
+use crate::wire::{awaited, unexpected};
 
 /// How often, and for how long, a destination is asked that was lost.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -29,7 +30,6 @@ const ASK_FOR: Duration = Duration::from_secs(15);
 pub(super) async fn decide(
     mut link: Link,
     source: &Source,
-    options: &Migrate,
     mut journal: Journal,
     held: Held,
     report: &mut Report,
@@ -42,38 +42,96 @@ pub(super) async fn decide(
     if let Err(err) = prepared.await {
         return Err(give_up(err, link, source, journal).await);
     }
-    let Held { since, renewal, recorder } = held;
+    let Held { since, renewal, recorder, mut memory } = held;
     drop(renewal);
-    let started = match started(&mut link).await {
+    let started = match started(&mut link, memory.as_mut()).await {
         Ok(started) => started,
         // It says so itself.
         Err(err @ Error::Refused(_)) => return Err(give_up(err, link, source, journal).await),
         Err(err) => {
             tracing::warn!(err = err.chain(), "the destination was lost while it was starting the container; asking");
             drop(link);
-            match ask_until_known(journal.record()).await {
-                Ok(Some((pid, link))) => {
-                    (report.pid, report.pause_us) = (pid, micros(since.elapsed()));
-                    return commit(source, journal, link, report).await;
-                }
-                Ok(None) => return Err(err.and_roll_back(abort(&source.shim, journal).await)),
-                Err(_) => return Err(Error::Undecided { id: options.id.clone(), err: Box::new(err) }),
-            }
+            let known = ask_for(&journal).await;
+            report.pause_us = micros(since.elapsed());
+            return match known {
+                Ok(Known::NotStarted) => Err(err.and_roll_back(abort(&source.shim, journal).await)),
+                known => settle(source, journal, known, err, report).await,
+            };
         }
     };
     (report.pid, report.restore_us) = (started.pid, started.restore_us);
     report.pause_us = micros(since.elapsed());
+    if memory.is_some() {
+        left(source, &mut journal).await;
+    }
     if let Some(recorder) = recorder
         && let Err(err) = forward(&mut link, &recorder).await
     {
         tracing::warn!(err = err.chain(), "hand on what has come meanwhile: its senders will send it again");
     }
+    if let Some(memory) = &mut memory {
+        let arrived = arrived(&mut link, memory).await;
+        report.memory_bytes = memory.bytes;
+        report.follow_us = micros(since.elapsed()) - report.pause_us;
+        if let Err(err) = arrived {
+            tracing::warn!(err = err.chain(), "the destination was lost before it had all memory; asking");
+            drop(link);
+            let known = ask_for(&journal).await;
+            return settle(source, journal, known, err, report).await;
+        }
+    }
     commit(source, journal, link, report).await
 }
 
-async fn started(link: &mut Link) -> Result<Started> {
-    link.send(Message::Restore(Restore {})).await?;
-    awaited!(link, Started)
+async fn started(link: &mut Link, mut memory: Option<&mut Memory>) -> Result<Started> {
+    link.send(Message::Restore(Restore { lazy_pages: memory.is_some() })).await?;
+    loop {
+        match (link.message().await?, &mut memory) {
+            (Message::Started(started), _) => return Ok(started),
+            (Message::PagesWanted(wanted), Some(memory)) => memory.send(link, wanted).await?,
+            (other, _) => return Err(unexpected("Started", &other)),
+        }
+    }
+}
+
+/// It cannot run on here any more. If that cannot be written down, a recovery will ask the destination, and hear so.
+async fn left(source: &Source, journal: &mut Journal) {
+    let left = journal.enter(Stage::Leaving).and(source.shim.leave().await);
+    if let Err(err) = left {
+        tracing::error!(err = err.chain(), "the destination has started a container whose memory is still here");
+    }
+}
+
+async fn arrived(link: &mut Link, memory: &mut Memory) -> Result<()> {
+    loop {
+        match link.message().await? {
+            Message::Arrived(_) => return Ok(()),
+            Message::PagesWanted(wanted) => memory.send(link, wanted).await?,
+            other => return Err(unexpected("Arrived", &other)),
+        }
+    }
+}
+
+/// What a destination that had started it has answered after the connection was lost. `err` is why it was.
+async fn settle(
+    source: &Source,
+    journal: Journal,
+    known: Result<Known>,
+    err: Error,
+    report: &mut Report,
+) -> Result<()> {
+    let (id, err) = (journal.record().id.clone(), Box::new(err));
+    match known {
+        Ok(Known::Started(pid, link)) => {
+            report.pid = pid;
+            commit(source, journal, link, report).await
+        }
+        Ok(Known::Lost(_) | Known::NotStarted) => {
+            lose(&source.containerd, Some(&source.shim), journal).await?;
+            Err(Error::Lost { id, err })
+        }
+        Err(_) => Err(Error::Undecided { id, err }),
+    }
 }
 
 /// What has come for the container, in messages of a moderate size.
@@ -111,6 +169,28 @@ pub(crate) async fn release(record: &Record) -> Option<String> {
     record.at(Moment::Committed).await.err().map(|err| err.chain())
 }
 
+/// Nobody has it: it is ended here too. What it has written stays, with containerd's record of it. May be called again.
+pub(crate) async fn lose(containerd: &Containerd, shim: Option<&Shim>, mut journal: Journal) -> Result<()> {
+    journal.change(|record| record.keep_source = true)?;
+    let mut problems: Vec<String> = release(journal.record()).await.into_iter().collect();
+    if let Some(shim) = shim
+        && let Err(err) = shim.commit().await
+    {
+        // It may be what has died; then containerd ends the processes.
+        problems.push(err.chain());
+    }
+    let_go(containerd, None, &journal).await?;
+    match tell(&journal).await {
+        Ok(theirs) => problems.extend(theirs),
+        // It then keeps its journal.
+        Err(err) => problems.push(err.chain()),
+    }
+    for problem in problems {
+        tracing::warn!(id = journal.record().id, problem, "a container that was lost");
+    }
+    journal.remove()
+}
+
 /// Tells a destination that its copy is the only one, over a new connection if that one is gone. One that does not hear it
 /// keeps its journal, and tells of it. Returns what has gone wrong there.
 async fn finish(link: Link, journal: &Journal) -> Vec<String> {
@@ -135,9 +215,9 @@ async fn say_finish(mut link: Link) -> Result<Vec<String>> {
 /// will.
 pub(crate) async fn tell(journal: &Journal) -> Result<Vec<String>> {
     match ask_until_known(journal.record()).await? {
-        Some((_, link)) => say_finish(link).await,
+        Known::Started(_, link) | Known::Lost(link) => say_finish(link).await,
         // It knows already.
-        None => Ok(Vec::new()),
+        Known::NotStarted => Ok(Vec::new()),
     }
 }
 
@@ -178,16 +258,26 @@ async fn end_task(containerd: &Containerd, id: &str) -> Result<()> {
     Err(err)
 }
 
-/// The container's pid at the destination, and the connection on which it was told; `None` if the destination has not
-/// started it and will not.
-async fn ask_until_known(record: &Record) -> Result<Option<(u32, Link)>> {
+/// What has become of it at the destination, with the connection on which it was told if there is something to finish.
+#[derive(Debug)]
+pub(crate) enum Known {
+    /// With its pid.
+    Started(u32, Link),
+    /// And never will be.
+    NotStarted,
+    /// It ran, and its memory did not all come.
+    Lost(Link),
+}
+
+async fn ask_until_known(record: &Record) -> Result<Known> {
     let begun = Instant::now();
     loop {
         match ask(record).await {
             Ok((outcome, link)) => match outcome.kind() {
-                outcome::Kind::Started => return Ok(Some((outcome.pid, link))),
-                outcome::Kind::NotStarted => return Ok(None),
-                outcome::Kind::Starting => {}
+                outcome::Kind::Started => return Ok(Known::Started(outcome.pid, link)),
+                outcome::Kind::NotStarted => return Ok(Known::NotStarted),
+                outcome::Kind::Lost => return Ok(Known::Lost(link)),
+                outcome::Kind::Starting | outcome::Kind::Arriving => {}
             },
             Err(err) if begun.elapsed() > ASK_FOR => return Err(err),
             Err(err) => tracing::debug!(err = err.chain(), "ask the destination"),
@@ -205,7 +295,7 @@ async fn ask(record: &Record) -> Result<(Outcome, Link)> {
     Ok((outcome, link))
 }
 
-/// Asks on behalf of a journal whether the destination has started the container.
-pub(crate) async fn ask_for(journal: &Journal) -> Result<bool> {
-    Ok(ask_until_known(journal.record()).await?.is_some())
+/// Asks on behalf of a journal what has become of the container at the destination.
+pub(crate) async fn ask_for(journal: &Journal) -> Result<Known> {
+    ask_until_known(journal.record()).await
 }

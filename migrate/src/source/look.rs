@@ -10,13 +10,13 @@ use proto::migration::migration::PreflightResponse;
 use proto::stream::{self, Welcome};
 use serde_json::Value;
 
-use super::{Migrate, container};
+use super::{Migrate, Mode, container};
 use crate::containerd::{Containerd, writable_layer};
 use crate::error::{Error, Result};
 use crate::network::{Hook, Recorder};
 use crate::node::Host;
 use crate::shim::{DumpOptions, Shim};
-use crate::{image, spec};
+use crate::{image, spec, wire};
 
 /// A container that can be moved.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Source {
     pub(super) hook: Option<Hook>,
     /// The container has joined a network namespace, and the destination takes the packets that come meanwhile.
     pub(super) records: bool,
+    /// Why its memory cannot follow, where that is not asked for in any case.
+    pub(super) no_postcopy: Option<String>,
 }
 
 impl Source {
@@ -79,11 +81,25 @@ impl Source {
         let (parent, host) = (snapshot.parent, Host::this());
         let records = netns.is_some();
         let hook = options.network_hook.as_deref().map(|path| Hook::new(path, netns)).transpose()?;
-        Ok(Self { containerd, shim, container, task, preflight, layer, parent, image, host, hook, records })
+        let no_postcopy = None;
+        Ok(Self {
+            containerd,
+            shim,
+            container,
+            task,
+            preflight,
+            layer,
+            parent,
+            image,
+            host,
+            hook,
+            records,
+            no_postcopy,
+        })
     }
 
     /// Whether the destination is one that processes of this host can go on at.
-    pub(super) fn check(&self, welcome: &Welcome) -> Result<()> {
+    pub(super) fn check(&mut self, welcome: &Welcome, mode: Mode) -> Result<()> {
         let Host { architecture, .. } = &self.host;
         if welcome.architecture != *architecture {
             let problem = format!("it is of {}, and the container of {architecture}", welcome.architecture);
@@ -95,6 +111,25 @@ impl Source {
         let (ours, theirs) = (&self.preflight.criu_version, &welcome.criu);
         if version(theirs) < version(ours) {
             return Err(Error::Refused(format!("its CRIU {theirs} is older than {ours}, which makes the images")));
+        }
+        match (mode, self.check_lazy_pages(welcome)) {
+            (Mode::PostCopy, Err(err)) => return Err(err),
+            (Mode::Auto, Err(err)) => self.no_postcopy = Some(err.to_string()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_lazy_pages(&self, welcome: &Welcome) -> Result<()> {
+        let needs = "needs CRIU and a kernel that can bring memory to a running process (userfaultfd)";
+        if welcome.version < wire::LAZY_PAGES {
+            return Err(Error::Refused(format!("its {} is too old for post-copy", welcome.software)));
+        }
+        if !welcome.lazy_pages {
+            return Err(Error::Refused(format!("post-copy {needs}, and it has none")));
+        }
+        if !self.preflight.lazy_pages {
+            return Err(Error::Unfit { id: self.container.id.clone(), problem: format!("post-copy {needs}") });
         }
         Ok(())
     }
@@ -121,7 +156,8 @@ impl Source {
 
 async fn ask_shim(options: &Migrate, pid: u32, migration: &str) -> Result<(Shim, PreflightResponse)> {
     let shim = Shim::connect(&options.id, pid, migration).await?;
-    let preflight = shim.preflight(&options.state, DumpOptions::ALL).await?;
+    let lazy_pages = options.mode == Mode::PostCopy;
+    let preflight = shim.preflight(&options.state, DumpOptions { lazy_pages, ..DumpOptions::ALL }).await?;
     for warning in &preflight.warnings {
         tracing::warn!(id = options.id, "{warning}");
     }

@@ -1,15 +1,18 @@
 //! The side that has the container: sends it, decides, and lets it go or lets it run on.
 //!
 //! - `look`: what there is to move, and whether it can be. Changes nothing.
+//! - `choose`: which way the memory goes.
 //! - `copy`: everything until the container could start at the destination. It fails back: the container runs on.
-//! - `decide`: from the permission to start until it is known who has the container.
+//! - `decide`: from the permission to start until it is known who has the container. `pages`: memory that follows it.
 
+mod choose;
 mod copy;
 mod decide;
 mod look;
+mod pages;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proto::stream::message::Kind as Message;
 use proto::stream::{Abort, Hello, Welcome};
@@ -26,8 +29,9 @@ use crate::tls::TlsFiles;
 use crate::wire::{self, awaited};
 use crate::{node, shim};
 
+pub use self::choose::Way;
 use self::copy::Copy;
-pub(crate) use self::decide::{ask_for, let_go, release, tell};
+pub(crate) use self::decide::{Known, ask_for, let_go, lose, release, tell};
 use self::look::Source;
 
 /// What to move, and how.
@@ -51,6 +55,22 @@ pub struct Migrate {
     pub network_hook: Option<PathBuf>,
     /// For a target of `tls://`.
     pub tls: TlsFiles,
+    pub mode: Mode,
+    /// For [`Mode::Auto`]: how long the container may stand still.
+    pub downtime_target: Duration,
+}
+
+/// When the memory goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// While the container stands still: as long as that takes, and whatever fails, it runs on here.
+    #[default]
+    StopCopy,
+    /// When it runs at the destination already: it stands still for a moment, and is lost if the connection or a side is
+    /// before all memory has come.
+    PostCopy,
+    /// The first, if the pause is foreseen to be within the target, and else the second, where that is possible.
+    Auto,
 }
 
 /// Moves a container. When it returns, one copy runs: here after an error (but see [`Error::Undecided`]), else there.
@@ -70,7 +90,7 @@ pub async fn migrate(options: Migrate) -> Result<Report> {
     let cancelled = cancel_on_signals(&link);
     let welcome = hello(&mut link, &migration).await?;
     tracing::debug!(migration, software = welcome.software, version = welcome.version, "connected");
-    source.check(&welcome)?;
+    source.check(&welcome, options.mode)?;
     source.records &= welcome.takes_packets;
     let target = options.target.to_string();
     let mut report = Report { id: options.id.clone(), migration, target, ..Report::default() };
@@ -90,7 +110,7 @@ pub async fn migrate(options: Migrate) -> Result<Report> {
         Err(err) => return Err(give_up(err, link, &source, journal).await),
     };
     drop(cancelled);
-    let decided = decide::decide(link, &source, &options, journal, held, &mut report).await;
+    let decided = decide::decide(link, &source, journal, held, &mut report).await;
     report.total_us = micros(begun.elapsed());
     decided.map(|()| report)
 }
@@ -108,6 +128,7 @@ fn record(options: &Migrate, source: &Source, migration: &str) -> Record {
         target: options.target.to_string(),
         pid: source.task.pid,
         keep_source: options.keep_source,
+        lazy_pages: false,
         made_snapshot: false,
         made_container: false,
         network_hook: source.hook.clone(),

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::scan::{self, path_at};
 use crate::error::{Error, Result};
 use crate::link::{Incoming, Link};
-use crate::wire;
+use crate::{probe, wire};
 
 /// What came of a tree.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,9 +31,12 @@ pub(crate) struct Received {
 /// # Errors
 /// What could not be written, the connection's, or what the other side may not send.
 pub(crate) fn receive(link: &mut Link, tree: Tree, root: &Path) -> Result<Received> {
-    match message(link)? {
-        Message::TreeBegin(begin) if begin.tree() == tree => {}
-        other => return Err(wire::unexpected("TreeBegin", &other)),
+    loop {
+        match message(link)? {
+            Message::TreeBegin(begin) if begin.tree() == tree => break,
+            Message::Probe(_) => probe::answer(link)?,
+            other => return Err(wire::unexpected("TreeBegin", &other)),
+        }
     }
     let directory = scan::open_directory(CWD, root.as_os_str()).map_err(Error::system("open", root))?;
     let mut receiver = Receiver { root, directory, times: BTreeMap::new(), received: Received::default() };

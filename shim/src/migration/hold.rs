@@ -1,18 +1,19 @@
 //! A dump that is held: who may decide over it, and when.
 //!
 //! ```text
-//!            CRIU's post-dump             prepare            keep_frozen             commit
-//!   Dumping ─────────────────> Held ─────────────> Preparing ──────────> Prepared ──────────> Committing
-//!      │                        │ abort, the lease passes,                  │ abort                │
-//!      │ abort                  │ CRIU dies                                 v                      │
-//!      └────────────────────────┴────────────────────────────────────> Aborting                    │
-//!                                                                           │ the dump has ended    │
-//!                                                                           v                       v
-//!                                                                     Over(Resumed)          Over(Committed)
+//!            CRIU's post-dump             prepare            keep_frozen             leave            commit
+//!   Dumping ─────────────────> Held ─────────────> Preparing ──────────> Prepared ──────────> Left ──────────> Committing
+//!      │                        │ abort, the lease passes,                  │ │ commit                           ^  │
+//!      │ abort                  │ CRIU dies                           abort │ └──────────────────────────────────┘  │
+//!      └────────────────────────┴────────────────────────────────────> Aborting                                     │
+//!                                                                           │ the dump has ended                    │
+//!                                                                           v                                       v
+//!                                                                     Over(Resumed)                          Over(Committed)
 //! ```
 //! The decision is made here and carried out in the thread that checkpoints, which waits in [`Holder::hold`]. In Preparing
 //! that thread lets go of what would thaw the container if this process died; only then is the client told that the
-//! destination may start its copy. A Prepared dump waits for ever: nobody here can know whether that copy runs.
+//! destination may start its copy. A Prepared dump waits for ever: nobody here can know whether that copy runs. In Left it is
+//! known that it does, and it reads its memory from the processes here: they can only end.
 
 use std::error::Error as StdError;
 use std::io::{PipeReader, PipeWriter, Read, Write};
@@ -33,6 +34,7 @@ pub(crate) enum Phase {
     Held { until: Instant },
     Preparing,
     Prepared,
+    Left,
     Committing,
     Aborting,
     Over(End),
@@ -50,6 +52,7 @@ pub(crate) enum End {
 enum Wish {
     Renew,
     Prepare,
+    Leave,
     Commit,
     Abort,
 }
@@ -62,11 +65,12 @@ impl Phase {
             (phase, Wish::Renew) => Some(phase),
             (Self::Held { .. }, Wish::Prepare) => Some(Self::Preparing),
             (phase @ (Self::Preparing | Self::Prepared), Wish::Prepare) => Some(phase),
-            (Self::Prepared, Wish::Commit) => Some(Self::Committing),
+            (Self::Prepared | Self::Left, Wish::Leave) => Some(Self::Left),
+            (Self::Prepared | Self::Left, Wish::Commit) => Some(Self::Committing),
             (phase @ (Self::Committing | Self::Over(End::Committed)), Wish::Commit) => Some(phase),
             (Self::Dumping | Self::Held { .. } | Self::Preparing | Self::Prepared, Wish::Abort) => Some(Self::Aborting),
             (phase @ (Self::Aborting | Self::Over(End::Resumed)), Wish::Abort) => Some(phase),
-            (_, Wish::Prepare | Wish::Commit | Wish::Abort) => None,
+            (_, Wish::Prepare | Wish::Leave | Wish::Commit | Wish::Abort) => None,
         }
     }
 
@@ -75,6 +79,7 @@ impl Phase {
             Self::Dumping => "being dumped",
             Self::Held { .. } => "held",
             Self::Preparing | Self::Prepared => "prepared",
+            Self::Left => "left",
             Self::Committing => "being committed",
             Self::Aborting => "being aborted",
             Self::Over(End::Committed) => "committed",
@@ -134,9 +139,15 @@ impl Hold {
     pub(crate) async fn prepare(&self) -> Result<()> {
         self.wish(Wish::Prepare)?;
         match self.reached(|phase| !matches!(phase, Phase::Preparing)).await {
-            Phase::Prepared | Phase::Committing | Phase::Over(End::Committed) => Ok(()),
+            Phase::Prepared | Phase::Left | Phase::Committing | Phase::Over(End::Committed) => Ok(()),
             phase => Err(self.refused(phase)),
         }
+    }
+
+    /// # Errors
+    /// It was not prepared.
+    pub(crate) fn leave(&self) -> Result<()> {
+        self.wish(Wish::Leave)
     }
 
     /// # Errors
@@ -148,7 +159,7 @@ impl Hold {
     }
 
     /// # Errors
-    /// It was committed.
+    /// It was committed, or has left.
     pub(crate) async fn abort(&self) -> Result<()> {
         self.wish(Wish::Abort)?;
         self.reached(|phase| matches!(phase, Phase::Over(_))).await;
@@ -222,7 +233,7 @@ impl Hold {
                 });
                 Ok(Some(Duration::ZERO))
             }
-            Phase::Prepared => Ok(Some(Duration::MAX)),
+            Phase::Prepared | Phase::Left => Ok(Some(Duration::MAX)),
             Phase::Committing => Ok(None),
             Phase::Aborting | Phase::Over(_) => Err(Reason::Aborted),
         }
@@ -294,7 +305,8 @@ mod tests {
     /// For each phase where the wish leads, `-` where it is refused.
     fn table(wish: Wish) -> Vec<&'static str> {
         let held = Phase::Held { until: Instant::now() };
-        let all = [Phase::Dumping, held, Phase::Preparing, Phase::Prepared, Phase::Committing, Phase::Aborting];
+        let all =
+            [Phase::Dumping, held, Phase::Preparing, Phase::Prepared, Phase::Left, Phase::Committing, Phase::Aborting];
         let over = [Phase::Over(End::Committed), Phase::Over(End::Resumed)];
         let next = |phase: Phase| phase.after(wish, LEASE).map_or("-", Phase::name);
         all.into_iter().chain(over).map(next).collect()
@@ -303,19 +315,27 @@ mod tests {
     #[test]
     fn only_what_is_prepared_can_be_committed() {
         let all = table(Wish::Commit);
-        assert_eq!(all, ["-", "-", "-", "being committed", "being committed", "-", "committed", "-"]);
+        assert_eq!(
+            all,
+            ["-", "-", "-", "being committed", "being committed", "being committed", "-", "committed", "-"]
+        );
     }
 
     #[test]
-    fn what_is_committed_cannot_be_aborted() {
+    fn only_what_is_prepared_can_leave() {
+        assert_eq!(table(Wish::Leave), ["-", "-", "-", "left", "left", "-", "-", "-", "-"]);
+    }
+
+    #[test]
+    fn what_has_left_or_is_committed_cannot_be_aborted() {
         let all = table(Wish::Abort);
         let aborted = "being aborted";
-        assert_eq!(all, [aborted, aborted, aborted, aborted, "-", aborted, "-", "aborted"]);
+        assert_eq!(all, [aborted, aborted, aborted, aborted, "-", "-", aborted, "-", "aborted"]);
     }
 
     #[test]
     fn only_what_is_held_can_be_prepared() {
-        assert_eq!(table(Wish::Prepare), ["-", "prepared", "prepared", "prepared", "-", "-", "-", "-"]);
+        assert_eq!(table(Wish::Prepare), ["-", "prepared", "prepared", "prepared", "-", "-", "-", "-", "-"]);
     }
 
     #[test]

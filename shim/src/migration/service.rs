@@ -53,6 +53,7 @@ impl Migration for MigrationService {
             file_locks: request.file_locks,
             ..CriuOptions::default()
         };
+        options.lazy_pages = request.lazy_pages;
         Ok(preflight(&task, options).await?)
     }
 
@@ -70,6 +71,11 @@ impl Migration for MigrationService {
     async fn prepare(&self, _: &TtrpcContext, request: api::PrepareRequest) -> ttrpc::Result<api::PrepareResponse> {
         self.hold(&request.id, &request.migration)?.prepare().await?;
         Ok(api::PrepareResponse::default())
+    }
+
+    async fn leave(&self, _: &TtrpcContext, request: api::LeaveRequest) -> ttrpc::Result<api::LeaveResponse> {
+        self.hold(&request.id, &request.migration)?.leave()?;
+        Ok(api::LeaveResponse::default())
     }
 
     async fn commit(&self, _: &TtrpcContext, request: api::CommitRequest) -> ttrpc::Result<api::CommitResponse> {
@@ -96,6 +102,11 @@ impl Migration for MigrationService {
         let phase = EnumOrUnknown::new(phase);
         Ok(api::StateResponse { phase, migration, lease_left_ms, ..api::StateResponse::default() })
     }
+
+    async fn arrived(&self, _: &TtrpcContext, request: api::ArrivedRequest) -> ttrpc::Result<api::ArrivedResponse> {
+        self.sandbox.task(&request.id)?.arrived().await?;
+        Ok(api::ArrivedResponse::default())
+    }
 }
 
 async fn preflight(task: &Arc<Task>, options: CheckpointOptions) -> Result<api::PreflightResponse> {
@@ -103,7 +114,10 @@ async fn preflight(task: &Arc<Task>, options: CheckpointOptions) -> Result<api::
     if problems.is_empty() {
         (problems, warnings) = task.check_dump(options).await?;
     }
-    let found = tokio::task::spawn_blocking(runtime_core::container::criu_version).await?;
+    let ask = || (runtime_core::container::criu_version(), runtime_core::container::criu_features());
+    let (found, features) = tokio::task::spawn_blocking(ask).await?;
+    // Where there are none, there is no version either.
+    let features = features.unwrap_or_default();
     let criu_version = match found {
         Ok(version) => version,
         Err(err) if problems.is_empty() => {
@@ -120,6 +134,8 @@ async fn preflight(task: &Arc<Task>, options: CheckpointOptions) -> Result<api::
         criu_version,
         problems,
         warnings,
+        tracks_memory: features.mem_track,
+        lazy_pages: features.lazy_pages,
         ..api::PreflightResponse::default()
     })
 }
@@ -146,6 +162,7 @@ fn decode_dump(request: &api::DumpRequest) -> Result<(CheckpointOptions, Arc<Hol
         file_locks: request.file_locks,
         ..CriuOptions::default()
     };
+    options.lazy_pages = request.lazy_pages;
     options.holder = Some(hold.clone());
     Ok((options, hold))
 }
@@ -165,6 +182,7 @@ fn encode(phase: Option<Phase>) -> (api::Phase, Duration) {
         Some(Phase::Held { until }) => (api::Phase::HELD, until.saturating_duration_since(Instant::now())),
         Some(Phase::Aborting) => (api::Phase::HELD, Duration::ZERO),
         Some(Phase::Preparing | Phase::Prepared | Phase::Committing) => (api::Phase::PREPARED, Duration::ZERO),
+        Some(Phase::Left) => (api::Phase::LEFT, Duration::ZERO),
         Some(Phase::Over(End::Committed)) => (api::Phase::COMMITTED, Duration::ZERO),
     }
 }

@@ -24,6 +24,7 @@ impl Task {
     pub(crate) async fn checkpoint(self: Arc<Self>, mut options: CheckpointOptions) -> Result<Checkpointed> {
         let _queue = self.queue.lock().await;
         self.init.check(Verb::Checkpoint)?;
+        self.check_memory()?;
         let container = self.container()?;
         options.exec_ids = self.exec_ids();
         options.input = self.init.input().map(|feed| feed as Arc<dyn Input>);
@@ -52,6 +53,7 @@ impl Task {
         let create = self.create_options(spec, stdio);
         let mut options = RestoreOptions::new(create, PathBuf::from(&self.checkpoint));
         options.work_dir = given(&self.options.criu_work_path);
+        options.fetch_pages = true;
         let restores = self.context.restores.clone();
         let restore = move || {
             let pod = restores.of(&options.image_dir);
@@ -60,8 +62,10 @@ impl Task {
                 None => Container::restore(options),
             }
         };
-        let made = blocking("restore", restore).await?;
-        self.adopt(made, io, State::Running).await?;
+        let (container, mut started) = blocking("restore", restore).await?;
+        let arriving = started.arriving.take();
+        self.adopt((container, started), io, State::Running).await?;
+        arriving.map(|memory| self.await_memory(memory)).transpose()?;
         tracing::info!(path = self.checkpoint, pid = self.init.pid(), "restored");
         Ok(())
     }

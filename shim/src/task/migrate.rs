@@ -77,7 +77,8 @@ impl Task {
             .any_migration()
             .filter(|other| !other.is_over())
             .map(|other| Error::Migrating { id: self.id.to_string(), migration: other.migration.clone() }.to_string());
-        refused.into_iter().chain(other).collect()
+        let memory = self.check_memory().err().map(|err| err.to_string());
+        refused.into_iter().chain(other).chain(memory).collect()
     }
 
     /// What a dump would fail at, and what may be in its way.

@@ -13,6 +13,7 @@
 //!             `- holds `starting`
 //! ```
 
+mod arrive;
 mod checkpoint;
 mod create;
 mod delete;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 pub(crate) use checkpoint::checkpoint_options;
 pub(crate) use create::{Create, STATE_ROOT_FILE, create};
 
+use self::arrive::Memory;
 use crate::bootstrap::group;
 use crate::error::{Error, Result};
 use crate::migration::Hold;
@@ -62,6 +64,7 @@ pub(crate) struct Task {
     checkpoint: String,
     /// The last one that was begun.
     migration: Mutex<Option<Arc<Hold>>>,
+    memory: watch::Sender<Memory>,
     options: Options,
     context: Context,
 }

@@ -6,6 +6,7 @@
 mod faults;
 mod moves;
 mod network;
+mod postcopy;
 mod refused;
 mod relay;
 mod tls;

@@ -25,6 +25,8 @@ pub(crate) enum Message {
     Started = 15,
     Finish = 16,
     Finished = 17,
+    PagesWanted = 23,
+    Arrived = 25,
 }
 
 /// What becomes of a message.
