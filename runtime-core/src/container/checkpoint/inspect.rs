@@ -173,11 +173,11 @@ fn sealed_contents(
     // A key may be another checkpoint's, that is compared with this one.
     let found = Source::look(dir, manifest, key.filter(|_| encrypted), verify == Verify::Contents);
     let problem = |err: &CheckpointError| {
-        let file = match err {
-            CheckpointError::Sealed(SealError::Damaged { name, .. }) => name,
-            _ => manifest::FILE,
+        let (file, reason) = match err {
+            CheckpointError::Sealed(SealError::Damaged { name, damage }) => (name.as_str(), damage.to_string()),
+            err => (manifest::FILE, chain(err)),
         };
-        Problem { file: Some(file.to_owned()), offset: None, reason: chain(err) }
+        Problem { file: Some(file.to_owned()), offset: None, reason }
     };
     let (mut contents, damaged, opened) = match found {
         Ok((source, damaged)) => (Contents::read(source.dir())?, damaged, true),
