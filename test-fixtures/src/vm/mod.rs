@@ -244,8 +244,10 @@ fn bring(config: &VmConfig, emulator: &Emulator, directory: &Path) -> Result<()>
         for name in [artifact::SHIM, artifact::WORKLOAD] {
             files.push((artifact::find(name)?, format!("bin/{name}")));
         }
-        // The command line is not in every build.
-        files.extend(artifact::find(artifact::CLI).ok().map(|path| (path, format!("bin/{}", artifact::CLI))));
+        // The command lines are not in every build.
+        for name in [artifact::CLI, artifact::MIGRATE] {
+            files.extend(artifact::find(name).ok().map(|path| (path, format!("bin/{name}"))));
+        }
     }
     for (from, to) in files.iter().chain(&config.files) {
         disk::lay(from, &brought.join(to))?;
