@@ -66,5 +66,12 @@ fn refuses_what_criu_cannot_restore(pod: &Pod) {
     assert!(refused.error_text().contains("POSIX message queues (q)"), "{}", refused.error_text());
     assert!(!pod.node.exists(IMAGES));
     pod.node.run(["rm", &queue]).unwrap();
+
+    // One that is to be sealed; the shared memory would not be.
+    pod.ctr(&["run", "-d", "--annotation", "org.rtc.criu.compress=zstd"], "sealed", &["pause"]);
+    let refused = pod.checkpoint(&[]);
+    assert!(refused.error_text().contains("container sealed has its images compressed"), "{}", refused.error_text());
+    assert!(!pod.node.exists(IMAGES));
+    pod.node.sh("ctr task rm -f sealed; ctr container rm sealed").unwrap();
     pod.assert_goes_on(from);
 }

@@ -61,7 +61,7 @@ impl Pod {
         }
     }
 
-    fn ctr(&self, verb: &[&str], id: &str, command: &[&str]) {
+    pub(crate) fn ctr(&self, verb: &[&str], id: &str, command: &[&str]) {
         let mount = format!("type=bind,src={SHM},dst=/dev/shm,options=rbind:rw");
         let mut line = vec!["ctr".to_owned()];
         let mut push = |words: &[&str]| line.extend(words.iter().map(|word| (*word).to_owned()));

@@ -52,6 +52,12 @@ pub enum PodError {
     )]
     SystemVMemory { members: Vec<String> },
 
+    #[error(
+        "an annotation of container {member} has its images compressed or encrypted, and a pod's shared memory would lie \
+         beside them as it is"
+    )]
+    Sealed { member: String },
+
     #[error("container {member} has POSIX message queues ({}), and CRIU carries none", names.join(", "))]
     MessageQueues { member: String, names: Vec<String> },
 

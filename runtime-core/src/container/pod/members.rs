@@ -7,8 +7,9 @@ use std::sync::Arc;
 use oci_spec::runtime::Spec;
 
 use super::error::PodError;
+use crate::container::checkpoint::annotations;
 use crate::container::{Container, Status};
-use crate::{Pid, spec};
+use crate::{Error, Pid, spec};
 
 #[derive(Debug)]
 pub(super) struct Member {
@@ -34,6 +35,12 @@ impl Member {
             (Status::Running | Status::Paused, Some(pid)) => pid,
             (status, _) => return Err(PodError::WrongStatus { member: id, status }),
         };
+        let annotated = annotations::read(&container.state.annotations);
+        let annotated = annotated
+            .map_err(|err| failed(Error::Checkpoint { id: container.id().clone(), operation: "checkpoint", err }))?;
+        if annotated.seal.is_on() {
+            return Err(PodError::Sealed { member: id });
+        }
         let spec = spec::load_file(&container.state.config()).map_err(&failed)?;
         let mut mappings = Vec::new();
         for pid in container.pids().map_err(&failed)? {
