@@ -103,7 +103,7 @@ pub(crate) struct Checkpoint {
     #[arg(long)]
     checksum_pages: bool,
 
-    /// Compress the images on their way to the disk: zstd, or zstd:LEVEL with a level from 1 to 19 [default level: 3]
+    /// Compress the images on their way to the disk: zstd, or zstd:LEVEL with a level from 1 to 19 [default level: 1]
     #[arg(long, value_name = "ALGORITHM", num_args = 0..=1, require_equals = true, default_missing_value = "zstd")]
     compress: Option<Compression>,
 

@@ -11,8 +11,8 @@ use super::error::SealError;
 use super::format;
 use super::keys::Recipient;
 
-/// zstd's own.
-const LEVEL: i32 = 3;
+/// Not zstd's own, which is 3: that takes more than twice the time, in which the container stands still, for a twentieth less.
+const LEVEL: i32 = 1;
 /// The further ones are for windows that are larger than a chunk is.
 const HIGHEST: i32 = 19;
 
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_compression_is_zstd_with_a_level_or_without() {
         let level = |text: &str| text.parse::<Compression>().map(Compression::level);
-        assert_eq!((level("zstd"), level("zstd:1"), level("zstd:19")), (Ok(3), Ok(1), Ok(19)));
+        assert_eq!((level("zstd"), level("zstd:1"), level("zstd:19")), (Ok(1), Ok(1), Ok(19)));
         assert_eq!("zstd:7".parse::<Compression>().unwrap().to_string(), "zstd:7");
         for wrong in ["", "gzip", "zstd:", "zstd:0", "zstd:20", "zstd:-1", "zstd3", "zstd:1:2", "ZSTD"] {
             assert!(level(wrong).is_err(), "{wrong}");
