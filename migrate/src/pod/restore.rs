@@ -123,13 +123,20 @@ impl Restore {
         }
     }
 
+    /// All of them, whatever becomes of one; the first failure is told.
     async fn take_back(&self, containers: &[Container]) -> Result<()> {
+        let mut taken = Ok(());
         for container in containers {
-            self.containerd.kill_task(&container.id).await.ok();
-            self.containerd.delete_task(&container.id).await?;
-            stdio::remove(&fifos(&container.id))?;
+            taken = taken.and(self.take_one_back(&container.id).await);
         }
-        Ok(())
+        taken
+    }
+
+    async fn take_one_back(&self, id: &str) -> Result<()> {
+        // One that has not started has nothing to kill; one that could not be killed, the removal tells of.
+        self.containerd.kill_task(id).await.ok();
+        self.containerd.delete_task(id).await?;
+        stdio::remove(&fifos(id))
     }
 }
 
