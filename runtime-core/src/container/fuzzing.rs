@@ -23,6 +23,6 @@ pub(crate) fn stat(text: &str) {
 
 /// `/proc/PID/cgroup`, for CRIU.
 pub(crate) fn cgroup_roots(text: &str) {
-    let found = restore::parse_cgroup_roots(text);
+    let found = restore::cgroup_roots::parse_cgroup_roots(text);
     assert!(found.iter().all(|root| root.controller.as_ref().is_some_and(|name| !name.contains(','))), "{found:?}");
 }
