@@ -64,8 +64,8 @@ pub use checkpoint::{
     CriuOptions, Difference, External, Finding, FindingKind, Held, HeldDump, Holder, HostDescription, Input,
     Inspection, InvalidCompression, InvalidRecipient, Maker, MemoryChange, NetworkLock, OptionChange, OwnedFile,
     PAGES_SOCKET, PageServer, ProcessName, Recipient, Record, Report, RestoreCheck, RestoreHolder, RestoreOptions,
-    RestoreTimings, STALL, SealOptions, SealRecord, Sets, Severity, SizeChange, Stranger, Timings, Transport, Verify,
-    criu_features, criu_version, parse_ghost_limit, parse_network_lock,
+    RestoreTimings, STAGE, STALL, SealOptions, SealRecord, Sets, Severity, SizeChange, Stranger, Timings, Transport,
+    Verify, criu_features, criu_version, parse_ghost_limit, parse_network_lock,
 };
 pub use maps::IdMapsError;
 pub use pod::{Joined, PodCheckpointed, PodDump, PodError, PodManifest, PodMember, PodRestore, SharedMemory};

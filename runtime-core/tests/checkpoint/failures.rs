@@ -1,19 +1,22 @@
 //! A checkpoint that fails changes nothing; a restore that fails leaves nothing.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use runtime_core::container::{CheckpointOptions, Container, RestoreOptions, Status, Stdio};
+use runtime_core::container::{CheckpointOptions, Container, RestoreOptions, STAGE, Status, Stdio};
 use runtime_core::{ErrorKind, Signal};
 use serde_json::json;
 
-use crate::scene::{Bundle, COUNT, chain};
+use crate::scene::{Bundle, COUNT, chain, ok};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a dump that is cut off leaves the container running", cut_off),
     ("a dump that fails keeps its images where it is told so", kept),
+    ("an older checkpoint stays until a new one is complete", replaced),
     ("a dump that criu refuses says what to do", refused_by_criu),
     ("a stopped container cannot be checkpointed", stopped),
     ("without criu nothing is touched", no_criu),
@@ -39,6 +42,63 @@ fn cut_off() {
         assert_eq!(counter.container.status().unwrap(), Status::Running);
         last = counter.goes_on_after(last);
     }
+    counter.kill();
+}
+
+/// What there is, with what is in it.
+fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+}
+
+fn replaced() {
+    let script = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02
+         if [ -e /data/go ]; then rm /data/go; exec 9>/big; head -c 2000000 /dev/zero >&9; rm /big; echo >/data/gone; fi
+         done";
+    let bundle = Bundle::new(script);
+    let mut counter = bundle.start();
+    assert_eq!(counter.next(), 0);
+    let images = bundle.images("one");
+    counter.snapshot(images.clone());
+    // Of a process that the next one has not.
+    fs::write(images.join("core-77.img"), "old").unwrap();
+    let older = content(&images);
+
+    // CRIU fails in the middle of its images.
+    fs::write(bundle.path().join("data/go"), "").unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while !bundle.path().join("data/gone").exists() {
+        assert!(Instant::now() < until);
+        sleep(Duration::from_millis(5));
+    }
+    let mut options = CheckpointOptions::new(images.clone());
+    options.leave_running = true;
+    options.skip_preflight = true;
+    for keep_images in [false, true] {
+        options.keep_images = keep_images;
+        assert!(chain(&counter.container.checkpoint(&options).unwrap_err()).contains("raise ghost-limit"));
+        let kept = images.join(STAGE);
+        assert_eq!(kept.join("descriptors.json").exists(), keep_images);
+        if keep_images {
+            assert!(bundle.refused(&kept).contains("those of a dump that failed"));
+            fs::rename(&kept, bundle.images("kept")).unwrap();
+        }
+        assert_eq!(content(&images), older);
+    }
+    // What needs its images in their place does not write over others.
+    options.lazy_pages = true;
+    options.page_server = Some("127.0.0.1:27".parse().unwrap());
+    assert!(chain(&counter.container.checkpoint(&options).unwrap_err()).contains("holds a checkpoint"));
+    assert_eq!(content(&images), older);
+
+    let mut options = CheckpointOptions::new(images.clone());
+    options.criu.ghost_limit = Some(4 << 20);
+    ok(counter.container.checkpoint(&options));
+    let last = counter.gone(137, 0);
+    let newer = content(&images);
+    assert!(newer["rtc.json"] != older["rtc.json"] && !newer.contains_key("core-77.img"));
+    let mut counter = bundle.restore("second", &images);
+    counter.goes_on_after(last);
     counter.kill();
 }
 

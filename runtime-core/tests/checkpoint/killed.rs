@@ -67,6 +67,21 @@ fn kill_at(bundle: &Bundle, file: &str) {
     panic!("it was too fast to be killed at {file}");
 }
 
+fn inventory(bundle: &Bundle) -> Vec<u8> {
+    fs::read(bundle.images("images").join("rtc.json")).unwrap()
+}
+
+/// Kills it when `file` is written, as long as the older checkpoint is in its place.
+fn kill_beside(bundle: &Bundle, file: &str, older: &[u8]) {
+    let mut process = start(bundle);
+    wait_for("it is under way", || bundle.path().join(file).exists());
+    process.kill().unwrap();
+    let killed = !process.wait().unwrap().success();
+    wait_for("criu has ended", || !is_running("criu"));
+    wait_for("the guard has ended", || !is_running("rtc-guard"));
+    assert!(killed && inventory(bundle) == older, "it was too fast to be killed at {file}");
+}
+
 fn counting() -> (Bundle, Counter) {
     let bundle = Bundle::new(COUNT);
     let mut counter = bundle.start();
@@ -83,6 +98,13 @@ fn runs_on() {
         assert_eq!(counter.container.status().unwrap(), Status::Running, "after {file}");
         // Longer than what it may have written before.
         sleep(Duration::from_millis(200));
+        last = counter.goes_on_after(last);
+    }
+    // With an older checkpoint in the directory, that one is whole.
+    counter.snapshot(bundle.images("images"));
+    let older = inventory(&bundle);
+    for file in ["images/.rtc-new/descriptors.json", "images/.rtc-new/core-1.img"] {
+        kill_beside(&bundle, file, &older);
         last = counter.goes_on_after(last);
     }
     // And it can be checkpointed still.

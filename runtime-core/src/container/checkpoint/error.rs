@@ -110,6 +110,19 @@ pub enum CheckpointError {
     #[error("the images in {} are those of a dump that failed: its container ran on", path.display())]
     FailedDump { path: PathBuf },
 
+    #[error("another checkpoint is being written to {}", path.display())]
+    Busy { path: PathBuf },
+
+    #[error(
+        "{} holds a checkpoint whose making was cut off when its images were complete: restore from there or move it away, or \
+         remove it if its container runs",
+        path.display()
+    )]
+    CutOff { path: PathBuf },
+
+    #[error("{} holds a checkpoint, which would be written over while new images are made: {why}", path.display())]
+    Taken { path: PathBuf, why: &'static str },
+
     /// What the preflight refuses.
     #[error("{0}")]
     Refused(Report),
@@ -160,6 +173,9 @@ impl CheckpointError {
             | Self::Execs { .. }
             | Self::Rootless
             | Self::TakenBack(_)
+            | Self::Busy { .. }
+            | Self::CutOff { .. }
+            | Self::Taken { .. }
             | Self::Refused(_) => ErrorKind::FailedPrecondition,
             _ => ErrorKind::InvalidArgument,
         }

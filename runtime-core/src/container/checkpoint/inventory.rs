@@ -34,7 +34,7 @@ const SMALL: u64 = 1 << 20;
 const MOST_BYTES: u64 = 64 << 20;
 
 /// CRIU's link to the parent's images.
-const PARENT: &str = "parent";
+pub(super) const PARENT: &str = "parent";
 
 const BUFFER: usize = 128 << 10;
 
@@ -91,7 +91,7 @@ pub(crate) fn take(dir: &Path, checksum_pages: bool) -> Result<Vec<ImageFile>, C
 
 /// What a restore reads: CRIU's images, the descriptors, and what rtc writes beside them. Logs and statistics are no part of
 /// a checkpoint, and come and go.
-fn is_image(name: &str) -> bool {
+pub(super) fn is_image(name: &str) -> bool {
     name.ends_with(".img")
         || name.ends_with(crate::sealed::SUFFIX)
         || name == criu::images::DESCRIPTORS

@@ -16,12 +16,13 @@
 //!   `compare`: and in which way another is different.
 //! - `dump`: the verb. `execs`: processes that cannot be in it. `frozen`: how the container is frozen for it, and `stopped`:
 //!   when it is not. `guard`: who thaws it if we are killed. `hold`: a dump that waits for somebody's decision. `images`: what
-//!   a failed one leaves. `swrk`: how CRIU is started. `work`: where its log is.
+//!   a failed one leaves, `stage`: where an older one is. `swrk`: how CRIU is started. `work`: where its log is.
 //! - `seal`: images that are compressed or encrypted.
 //! - `aftermath`: what a CRIU that was killed has left in the container.
 //! - `preflight`: what would be in the way, before anything is touched. `programs`: which rootfs it was.
 //!
-//! A dump that fails leaves the container as it was and the directory without what the dump wrote.
+//! A dump that fails leaves the container as it was and the directory without what the dump wrote, an older checkpoint in it
+//! included.
 
 pub(super) mod aftermath;
 pub(super) mod annotations;
@@ -50,6 +51,7 @@ pub(super) mod phases;
 pub(super) mod preflight;
 mod programs;
 pub(super) mod seal;
+mod stage;
 pub(super) mod stdio;
 mod stopped;
 pub(super) mod swrk;
@@ -72,6 +74,7 @@ pub use options::{
     InvalidRecipient, NetworkLock, PAGES_SOCKET, PageServer, Recipient, RestoreOptions, STALL, SealOptions, Transport,
 };
 pub use phases::RestoreTimings;
+pub use stage::STAGE;
 
 pub use preflight::restore::RestoreCheck;
 pub use preflight::{Finding, HostDescription, Kind as FindingKind, Report, Severity};

@@ -9,6 +9,7 @@ mod request;
 mod run;
 
 use std::cell::{Cell, RefCell};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use criu::Criu;
@@ -53,18 +54,19 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
         notify::add_to(&mut spec, container.directory.path());
     }
 
-    let images = Images::new(&options.image_dir, options.keep_images || annotated.keep_images).map_err(&failed)?;
+    let images = Images::new(options, options.keep_images || annotated.keep_images).map_err(&failed)?;
     let work = options.work_dir.as_deref().or(annotated.work_path.as_deref());
     let work = Work::new(work, container.directory.path()).map_err(&failed)?;
     let external = [annotated.external_dump.as_slice(), &options.external].concat();
     let (guard, keep_images) = (RefCell::default(), Cell::default());
-    let capture = capture(options, &sealing).map_err(&failed)?;
+    let capture = capture(images.path(), &sealing).map_err(&failed)?;
     let dump = Dump {
         container,
         options,
         criu: &criu,
         spec: &spec,
         work: &work,
+        images: &images,
         external,
         pid,
         paused,
@@ -75,7 +77,9 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     if options.pre_dump {
         dump.pre_dump(&criu_options)?;
         let frozen = dump.stats().map(|stats| stats.frozen);
-        return Ok(Checkpointed { bytes: images.keep(), total: start.elapsed(), frozen });
+        drop(dump);
+        let bytes = images.complete().map_err(&failed)?;
+        return Ok(Checkpointed { bytes, total: start.elapsed(), frozen });
     }
     let mut manifest = describe::describe(container, options, criu_options, &spec, pid).map_err(&failed)?;
     manifest.programs = programs::of(pid, &container.pids()?);
@@ -88,7 +92,8 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     let span = phases::dump(container.id());
     if let Err(err) = span.in_scope(|| dump.dump(&mut manifest)) {
         if dump.keep_images.get() {
-            images.keep();
+            drop(dump);
+            images.stay();
         }
         return Err(err);
     }
@@ -96,8 +101,10 @@ pub(in crate::container) fn checkpoint(container: &Container, options: &Checkpoi
     let total = start.elapsed();
     let stats = dump.stats();
     phases::dumped(&span, total, stats.as_ref());
-    finish(&mut manifest, options, total, stats.as_ref());
-    Ok(Checkpointed { bytes: images.keep(), total, frozen: stats.map(|stats| stats.frozen) })
+    drop(dump);
+    finish(&mut manifest, images.path(), options.checksum_pages, total, stats.as_ref());
+    let bytes = images.complete().map_err(&failed)?;
+    Ok(Checkpointed { bytes, total, frozen: stats.map(|stats| stats.frozen) })
 }
 
 fn criu_failed(container: &Container) -> impl Fn(criu::Error) -> Error {
@@ -105,15 +112,14 @@ fn criu_failed(container: &Container) -> impl Fn(criu::Error) -> Error {
     move |err| Error::Criu { id: id.clone(), operation: "checkpoint", err: Box::new(err) }
 }
 
-fn capture(options: &CheckpointOptions, seal: &SealOptions) -> Result<Option<Capture>, CheckpointError> {
-    Ok(seal.is_on().then(|| Capture::start(&options.image_dir, seal)).transpose()?)
+fn capture(dir: &Path, seal: &SealOptions) -> Result<Option<Capture>, CheckpointError> {
+    Ok(seal.is_on().then(|| Capture::start(dir, seal)).transpose()?)
 }
 
 /// What is known of a checkpoint when it is made. It is good without.
-fn finish(manifest: &mut Manifest, options: &CheckpointOptions, total: Duration, stats: Option<&DumpStats>) {
-    let dir = &options.image_dir;
+fn finish(manifest: &mut Manifest, dir: &Path, checksum_pages: bool, total: Duration, stats: Option<&DumpStats>) {
     manifest.timings = stats.map(|stats| Timings::new(total, stats));
-    let files = phases::inventory().in_scope(|| inventory::take(dir, options.checksum_pages));
+    let files = phases::inventory().in_scope(|| inventory::take(dir, checksum_pages));
     let written = files.and_then(|files| {
         manifest.files = Some(files);
         manifest.write(dir)

@@ -1,11 +1,13 @@
 //! What is refused before anything is touched.
 
+use std::path::Path;
+
 use criu::Criu;
 
 use super::super::error::CheckpointError;
 use super::super::options::{CheckpointOptions, CriuOptions, Transport};
-use super::super::preflight;
 use super::super::swrk::Plain;
+use super::super::{images, preflight};
 use super::criu_failed;
 use crate::container::Container;
 use crate::{Error, Result};
@@ -20,7 +22,11 @@ pub(super) fn check(options: &CheckpointOptions) -> Result<(), CheckpointError> 
         if !options.image_dir.join(parent).is_dir() {
             return refuse("there is no such directory in the image directory");
         }
+        if is_same(&options.image_dir, &options.image_dir.join(parent)) {
+            return refuse("it is the image directory itself, whose images are replaced");
+        }
     }
+    images::check(options)?;
     if options.pre_dump && options.lazy_pages {
         return Err(CheckpointError::PreDump { problem: "has no lazy pages: it writes the memory, and nothing else" });
     }
@@ -32,6 +38,10 @@ pub(super) fn check(options: &CheckpointOptions) -> Result<(), CheckpointError> 
         return Err(CheckpointError::LazyPagesNowhere);
     }
     Ok(())
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// CRIU fails at it too, with the container frozen and in other words.

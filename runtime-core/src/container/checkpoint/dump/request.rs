@@ -53,7 +53,7 @@ impl Dump<'_> {
         }
         let mut dump = DumpOptions::new(common, self.pid.as_raw());
         dump.after = if options.leave_running { After::Run } else { After::Kill };
-        dump.parent_img = manifest.parent.clone();
+        dump.parent_img = manifest.parent.as_deref().map(|parent| self.images.parent(parent));
         dump.track_mem = manifest.parent.is_some() || manifest.options.track_mem;
         dump.tcp_skip_in_flight = manifest.options.tcp_skip_in_flight;
         dump.freeze_cgroup = self.freezer();

@@ -17,6 +17,7 @@ use super::super::error::CheckpointError;
 use super::super::frozen::{Holds, freeze, settle, with_roll_back};
 use super::super::guard::Guard;
 use super::super::hold::HeldDump;
+use super::super::images::Images;
 use super::super::input::{self, Reader};
 use super::super::manifest::Manifest;
 use super::super::options::{CheckpointOptions, CriuOptions, External, NetworkLock};
@@ -35,6 +36,7 @@ pub(super) struct Dump<'a> {
     pub(super) criu: &'a Criu,
     pub(super) spec: &'a Spec,
     pub(super) work: &'a Work,
+    pub(super) images: &'a Images<'a>,
     pub(super) external: Vec<External>,
     pub(super) pid: Pid,
     pub(super) paused: bool,
@@ -68,7 +70,7 @@ impl Dump<'_> {
                         // milliseconds, in which nobody runs.
                         manifest.options.network_lock = Some(NetworkLock::Skip);
                     }
-                    manifest.write(&self.options.image_dir)?;
+                    manifest.write(self.images.path())?;
                     if let Some(capture) = &self.capture {
                         // What cannot be written fails here, where the processes still can run on.
                         capture.finish(&*manifest)?;
@@ -100,7 +102,7 @@ impl Dump<'_> {
 
     pub(super) fn pre_dump(&self, told: &CriuOptions) -> Result<()> {
         let mut request = PreDumpOptions::new(self.common(told).map_err(self.failed())?, self.pid.as_raw());
-        request.parent_img = self.options.parent.as_ref().map(|path| path.to_string_lossy().into_owned());
+        request.parent_img = self.options.parent.as_ref().map(|path| self.images.parent(&path.to_string_lossy()));
         request.freeze_cgroup = self.freezer();
         self.run(request, |request| request.freeze_cgroup = None, &mut (), false)
     }
@@ -169,7 +171,7 @@ impl Dump<'_> {
 
     /// Where what becomes an image is written.
     pub(super) fn images_dir(&self) -> &Path {
-        self.capture.as_ref().map_or(&self.options.image_dir, Capture::path)
+        self.capture.as_ref().map_or(self.images.path(), Capture::path)
     }
 
     fn failed(&self) -> impl Fn(CheckpointError) -> Error {

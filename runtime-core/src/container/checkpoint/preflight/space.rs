@@ -1,31 +1,31 @@
-//! Whether the images have room.
+//! Whether the images have room. An older checkpoint in the directory stays until the new one is complete, and its place is
+//! not free before.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{statfs, statvfs};
 
 use super::processes::Process;
 use super::report::{Finding, Kind, Report, Severity};
+use crate::container::checkpoint::images;
 use crate::container::checkpoint::options::CheckpointOptions;
 
 /// Filesystems on which a byte takes a byte (linux/magic.h): ext4, XFS and tmpfs. Others may compress.
 const PLAIN: [i64; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
-
-/// Bytes (stat(2)).
-const BLOCK: u64 = 512;
 
 /// Files of a process in the images: core, mm, pagemap, ids and fs, at the least.
 const FILES: u64 = 5;
 
 /// `compressed`: nobody knows how small it becomes.
 pub(super) fn check(options: &CheckpointOptions, compressed: bool, processes: &[Process], report: &mut Report) {
+    if let Err(err) = images::check(options) {
+        let what = format!("the image directory {}", options.image_dir.display());
+        report.refuse(Kind::Images, None, what, &crate::error::chain(&err), "choose another image directory");
+    }
     // The directory itself may be still to be made.
     let Some(there) = options.image_dir.ancestors().find(|path| path.exists()) else { return };
     let Ok(filesystem) = statvfs(there) else { return };
     let free = filesystem.f_bfree.saturating_mul(filesystem.f_frsize);
-    let free = free.saturating_add(replaced(&options.image_dir, processes.len()));
     // Elsewhere, or in part in an earlier checkpoint.
     let elsewhere = options.page_server.is_some() || options.lazy_pages || options.parent.is_some();
     let needed: u64 = processes.iter().map(|process| process.anonymous).sum();
@@ -43,13 +43,6 @@ pub(super) fn check(options: &CheckpointOptions, compressed: bool, processes: &[
         let why = format!("it has {inodes} inodes free, and the images are {files} files at the least");
         add(&options.image_dir, Severity::Refuse, why, report);
     }
-}
-
-/// Bytes of an earlier checkpoint's pages, which CRIU truncates before it writes: it numbers them from 1 on, one for each
-/// process at the least.
-fn replaced(dir: &Path, processes: usize) -> u64 {
-    let blocks = |number| fs::metadata(dir.join(format!("pages-{number}.img"))).map_or(0, |old| old.blocks());
-    (1..=processes).map(blocks).sum::<u64>().saturating_mul(BLOCK)
 }
 
 fn add(dir: &Path, severity: Severity, why: String, report: &mut Report) {
