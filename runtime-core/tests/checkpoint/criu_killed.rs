@@ -172,28 +172,39 @@ fn lock_of_another() {
     let bundle = Bundle::new(COUNT);
     let mut counter = bundle.start();
     assert_eq!(counter.next(), 0);
+    let mut last = 0;
+    // Before it has locked the network itself, and when it has done so in another way, or not at all.
+    for (lock, moment) in
+        [(NetworkLock::Iptables, BEGINS), (NetworkLock::Nftables, LOCKED), (NetworkLock::Skip, LOCKED)]
+    {
+        last = leaves_chain(&bundle, &mut counter, last, lock, moment);
+    }
+    counter.kill();
+}
+
+fn leaves_chain(bundle: &Bundle, counter: &mut Counter, last: u64, lock: NetworkLock, moment: &str) -> u64 {
     let net = format!("--net=/proc/{}/ns/net", counter.container.pid().unwrap());
-    let options = options(&bundle, NetworkLock::Iptables);
+    let options = options(bundle, lock);
     let log = bundle.path().join("work/dump.log");
     for _ in 0..10 {
         fs::remove_dir_all(bundle.path().join("work")).ok();
         // It may be there already.
         Command::new("nsenter").args([&net, "iptables", "-N", "CRIU"]).status().unwrap();
         let (struck, result) = thread::scope(|scope| {
-            let striker = scope.spawn(|| strike(&log, BEGINS, Fate::Killed));
+            let striker = scope.spawn(|| strike(&log, moment, Fate::Killed));
             let result = counter.container.checkpoint(&options);
             (striker.join().unwrap(), result)
         });
         let locked = fs::read_to_string(&log).is_ok_and(|log| log.contains(LOCKED));
-        if struck && !locked {
+        if struck && locked == (moment == LOCKED) {
             assert!(result.is_err());
-            assert!(network_rules(&counter).contains("CRIU"), "{}", network_rules(&counter));
-            counter.goes_on_after(0);
-            return counter.kill();
+            let rules = network_rules(counter);
+            assert!(rules.contains("chain CRIU") && !rules.contains("table inet CRIU"), "{lock:?}: {rules}");
+            return counter.goes_on_after(last);
         }
         fs::remove_dir_all(&options.image_dir).ok();
     }
-    panic!("not struck before it locked the network");
+    panic!("not struck at {moment} with {lock:?}");
 }
 
 /// It can still be checkpointed and restored.

@@ -22,6 +22,8 @@ use nix::sched::{CloneFlags, setns};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::dump::LOG;
+use super::lock;
+use super::options::NetworkLock;
 use super::work::OURS;
 use super::{netfilter, network};
 use crate::Pid;
@@ -39,13 +41,15 @@ pub(super) struct Aftermath<'a> {
     /// The init's network namespace: the init may not survive.
     network: Option<File>,
     init: Option<Pid>,
+    /// CRIU may have locked by iptables.
+    iptables: bool,
 }
 
 impl<'a> Aftermath<'a> {
-    pub(super) fn new(container: &'a Container) -> Self {
+    pub(super) fn new(container: &'a Container, lock: Option<NetworkLock>) -> Self {
         let open = |pid: Pid| File::open(format!("/proc/{pid}/ns/net")).ok();
         let init = container.pid();
-        Self { container, network: init.and_then(open), init }
+        Self { container, network: init.and_then(open), init, iptables: is_iptables(lock) }
     }
 
     /// After a dump that ended the container for good: the network that it had joined is unlocked for its others.
@@ -97,6 +101,7 @@ impl<'a> Aftermath<'a> {
         let names = table_names(criu::logged_run_ids(log), init);
         // The chain has the same name for all: it may be that of another dump, of a container in the same network.
         let chain = match criu::logged_network_lock(log) {
+            _ if !self.iptables => false,
             Ok(LoggedLock::Never) => false,
             Ok(LoggedLock::Locked) => true,
             // It may have been killed in the middle of that, unless it had a last word.
@@ -124,11 +129,17 @@ impl<'a> Aftermath<'a> {
 /// Before a container is deleted: unlocks the network that it has joined, if the process that dumped it was killed and has left
 /// CRIU's log.
 pub(in crate::container) fn unlock_left(container: &Container) {
-    let log = container.directory.path().join(OURS).join(LOG);
+    let work = container.directory.path().join(OURS);
+    let log = work.join(LOG);
     let Some(init) = container.state.init.as_ref().filter(|_| log.exists()) else { return };
     let joined = crate::spec::load_file(&container.state.config()).ok().and_then(|spec| network::joined(&spec));
     let network = joined.and_then(|path| File::open(path).ok());
-    Aftermath { container, network, init: Some(init.pid) }.leave(&log);
+    Aftermath { container, network, init: Some(init.pid), iptables: is_iptables(lock::left(&work)) }.leave(&log);
+}
+
+/// Also when nobody knows.
+fn is_iptables(lock: Option<NetworkLock>) -> bool {
+    lock.is_none_or(|lock| lock == NetworkLock::Iptables)
 }
 
 /// After a restore that failed: the mounts are gone with CRIU's mount namespace, and the directory that they were on is empty.

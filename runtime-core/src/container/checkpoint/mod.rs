@@ -18,7 +18,7 @@
 //!   when it is not. `guard`: who thaws it if we are killed. `hold`: a dump that waits for somebody's decision. `images`: what
 //!   a failed one leaves, `stage`: where an older one is. `swrk`: how CRIU is started. `work`: where its log is.
 //! - `seal`: images that are compressed or encrypted.
-//! - `aftermath`: what a CRIU that was killed has left in the container.
+//! - `aftermath`: what a CRIU that was killed has left in the container, with `lock` and `netfilter`.
 //! - `preflight`: what would be in the way, before anything is touched. `programs`: which rootfs it was.
 //!
 //! A dump that fails leaves the container as it was and the directory without what the dump wrote, an older checkpoint in it
@@ -40,6 +40,7 @@ pub(super) mod images;
 pub(super) mod input;
 mod inspect;
 pub(super) mod inventory;
+mod lock;
 pub(super) mod manifest;
 mod mountinfo;
 pub(super) mod mounts;

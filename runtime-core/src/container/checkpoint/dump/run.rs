@@ -23,7 +23,7 @@ use super::super::manifest::Manifest;
 use super::super::options::{CheckpointOptions, CriuOptions, External, NetworkLock};
 use super::super::swrk::Plain;
 use super::super::work::Work;
-use super::super::{network, stdio};
+use super::super::{config_file, lock, network, stdio};
 use super::{LOG, criu_failed};
 use crate::container::Container;
 use crate::sealed::Capture;
@@ -51,6 +51,7 @@ pub(super) struct Dump<'a> {
 impl Dump<'_> {
     pub(super) fn dump(&self, manifest: &mut Manifest) -> Result<()> {
         let request = self.request(manifest).map_err(self.failed())?;
+        let lock = manifest.options.network_lock;
         // Until the end, when the processes read on themselves or are gone.
         let held = self.options.input.as_ref().map(|input| input.hold()).transpose();
         let held = held.map_err(CheckpointError::file("hold back", "standard input")).map_err(self.failed())?;
@@ -82,7 +83,7 @@ impl Dump<'_> {
             }
             Ok(Answer::Acknowledge)
         };
-        self.run(request, |request| request.freeze_cgroup = None, &mut notify, !self.options.leave_running)
+        self.run(request, |request| request.freeze_cgroup = None, &mut notify, lock, !self.options.leave_running)
     }
 
     /// Waits for the decision, if there is somebody who takes it.
@@ -104,7 +105,7 @@ impl Dump<'_> {
         let mut request = PreDumpOptions::new(self.common(told).map_err(self.failed())?, self.pid.as_raw());
         request.parent_img = self.options.parent.as_ref().map(|path| self.images.parent(&path.to_string_lossy()));
         request.freeze_cgroup = self.freezer();
-        self.run(request, |request| request.freeze_cgroup = None, &mut (), false)
+        self.run(request, |request| request.freeze_cgroup = None, &mut (), told.network_lock, false)
     }
 
     /// `without_freezer` alters the request for when the freezer does not hold the processes.
@@ -113,8 +114,11 @@ impl Dump<'_> {
         request: R,
         without_freezer: impl FnOnce(&mut R),
         notify: &mut dyn criu::Notify,
+        lock: Option<NetworkLock>,
         ends: bool,
     ) -> Result<()> {
+        let lock = lock::find(lock, config_file(&self.container.state).as_deref());
+        lock::leave(lock, self.work.path()).map_err(self.failed())?;
         let mut worker = self.criu.start(request, &Plain).map_err(criu_failed(self.container))?;
         if !self.options.lazy_pages || self.options.page_server.is_none() {
             worker.end_when_stalled(self.options.stall);
@@ -131,7 +135,7 @@ impl Dump<'_> {
             drop(self.guard.take());
             return Err(with_roll_back(self.failed()(CheckpointError::TakenBack(err)), settled));
         }
-        let aftermath = Aftermath::new(self.container);
+        let aftermath = Aftermath::new(self.container, lock);
         let dumped = worker.run(&mut aftermath.around(notify), self.options.limit);
         match &dumped {
             Err(err) => aftermath.take_back(&self.work.path().join(LOG), err),

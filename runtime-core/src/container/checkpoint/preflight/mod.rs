@@ -22,7 +22,7 @@ mod mounts;
 mod processes;
 mod report;
 pub(crate) mod restore;
-mod settings;
+pub(super) mod settings;
 mod sockets;
 mod space;
 #[cfg(test)]

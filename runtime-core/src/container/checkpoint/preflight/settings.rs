@@ -47,8 +47,7 @@ impl Settings {
         // As CRIU gets it: in place of the variable that this process has.
         let plugins = options.libdir.clone().or_else(|| std::env::var_os(PLUGINS_VARIABLE).map(PathBuf::from));
         let mut plugins = plugins.unwrap_or_else(|| PathBuf::from(PLUGINS));
-        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-        let files = DEFAULT_FILES.iter().map(|file| home.join(file)).chain(config.map(Path::to_owned));
+        let files = default_files().into_iter().chain(config.map(Path::to_owned));
         for text in files.filter_map(|file| fs::read_to_string(file).ok()) {
             settings.read(&text, &mut plugins);
         }
@@ -57,12 +56,9 @@ impl Settings {
         settings
     }
 
-    /// A line is a long option without its dashes, and its value (criu(8), "CONFIGURATION FILES").
     fn read(&mut self, text: &str, plugins: &mut PathBuf) {
-        for line in text.lines().filter_map(|line| line.split('#').next()) {
-            let mut words = line.split(|c: char| c.is_whitespace() || c == '=').filter(|word| !word.is_empty());
-            let (Some(option), value) = (words.next(), words.next()) else { continue };
-            match (option.trim_start_matches('-'), value) {
+        for told in told(text) {
+            match told {
                 ("tcp-established" | "tcp-close", _) => self.connections = true,
                 ("skip-in-flight", _) => self.skip_in_flight = true,
                 ("ext-unix-sk", _) => self.ext_unix_sk = true,
@@ -76,6 +72,21 @@ impl Settings {
             }
         }
     }
+}
+
+/// The options of a configuration: a line is a long option without its dashes, and its value (criu(8), "CONFIGURATION FILES").
+pub(in crate::container::checkpoint) fn told(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    text.lines().filter_map(|line| {
+        let line = line.split('#').next()?;
+        let mut words = line.split(|c: char| c.is_whitespace() || c == '=').filter(|word| !word.is_empty());
+        Some((words.next()?.trim_start_matches('-'), words.next()))
+    })
+}
+
+/// Those that CRIU reads in any case, the last one over the others.
+pub(in crate::container::checkpoint) fn default_files() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    DEFAULT_FILES.iter().map(|file| home.join(file)).collect()
 }
 
 /// A number with K, M or G behind it. What cannot be read allows everything: CRIU says what is wrong with it.
