@@ -3,8 +3,8 @@ export DEBIAN_FRONTEND=noninteractive
 
 apt-get update -q
 apt-get install -qy --no-install-recommends \
-    attr bats bsdextrautils conmon dpkg-dev file gawk gcc golang-github-google-uuid-dev golang-go libc6-dev libseccomp-dev \
-    netavark pkgconf podman python3 sshfs sudo uidmap xz-utils
+    attr bats bsdextrautils conmon docker-cli docker.io dpkg-dev file gawk gcc golang-github-google-uuid-dev golang-go \
+    libc6-dev libseccomp-dev netavark pkgconf podman python3 sshfs sudo uidmap xz-utils
 # The Go packages that they import; Debian's sources have no vendored ones.
 apt-get build-dep -qy --no-install-recommends runc golang-github-opencontainers-runtime-tools
 apt-get clean

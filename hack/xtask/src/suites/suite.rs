@@ -13,6 +13,8 @@ pub(crate) enum Suite {
     RuntimeTools,
     /// Podman, with an image made on the spot
     Podman,
+    /// Docker, with the runtime and with the shim of its name
+    Docker,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -30,6 +32,7 @@ impl Suite {
             Self::Crun => include_str!("crun.sh"),
             Self::RuntimeTools => include_str!("runtime-tools.sh"),
             Self::Podman => include_str!("podman.sh"),
+            Self::Docker => include_str!("docker.sh"),
         }
     }
 }
@@ -41,6 +44,7 @@ impl fmt::Display for Suite {
             Self::Crun => "crun",
             Self::RuntimeTools => "runtime-tools",
             Self::Podman => "podman",
+            Self::Docker => "docker",
         })
     }
 }
