@@ -39,8 +39,10 @@ fn exists(name: &str) -> bool {
     };
     match name.split_once("::tests::") {
         Some((module, function)) => {
+            // Those of the command line are in its own package.
+            let (source, module) = module.strip_prefix("rtc::").map_or(("src", module), |module| ("rtc/src", module));
             let path = module.replace("::", "/");
-            let files = ["", "/mod", "/tests"].map(|file| format!("src/{path}{file}.rs"));
+            let files = ["", "/mod", "/tests"].map(|file| format!("{source}/{path}{file}.rs"));
             files
                 .iter()
                 .filter(|file| Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists())
@@ -92,5 +94,8 @@ fn every_advisory_has_tests_that_exist() {
 #[test]
 fn a_test_that_is_not_there_is_missed() {
     assert!(!exists("hooks::no_such_test") && !exists("no_such_file::test") && !exists("spec::tests::no_such_test"));
+    assert!(
+        !exists("rtc::exec::tests::no_such_test") && exists("rtc::exec::tests::a_user_is_a_uid_and_may_have_a_gid")
+    );
     assert!(!exists("rootfs::tests::cve_1999_*") && exists("rootfs::tests::cve_2025_31133_*"));
 }

@@ -269,6 +269,8 @@ mod tests {
         let ids = |given| user(User::default(), Some(given), &[7]).map(|user| (user.uid(), user.gid()));
         assert_eq!(ids("5:6").unwrap(), (5, 6));
         assert_eq!(ids("5").unwrap(), (5, 0));
+        // CVE-2026-30892: a parser that tells its end from the number's took this for root.
+        assert_eq!([ids("1").unwrap(), ids("1:1").unwrap(), ids("0").unwrap()], [(1, 0), (1, 1), (0, 0)]);
         assert!(ids("web").unwrap_err().to_string().starts_with("bad uid"));
         assert!(ids("5:").unwrap_err().to_string().starts_with("bad gid"));
         let err = user(User::default(), None, &[-1]).unwrap_err();

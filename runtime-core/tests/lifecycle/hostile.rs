@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "cve_2025_24965_nothing_is_written_through_the_images_links",
         cve_2025_24965_nothing_is_written_through_the_images_links,
     ),
+    ("cve_2026_41579_a_link_for_dev_reaches_nothing", cve_2026_41579_a_link_for_dev_reaches_nothing),
     ("links_that_lead_round_are_refused_everywhere", links_that_lead_round_are_refused_everywhere),
     ("a_full_disk_leaves_nothing", a_full_disk_leaves_nothing),
     ("a_controller_that_is_missing_is_named", a_controller_that_is_missing_is_named),
@@ -302,4 +303,40 @@ fn cve_2025_24965_nothing_is_written_through_the_images_links() {
     }
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     bundle.assert_nothing_left();
+}
+
+/// The image's /dev is a link to a directory of the host's that has all that the runtime makes, replaces and binds over there.
+fn cve_2026_41579_a_link_for_dev_reaches_nothing() {
+    let names = ["ptmx", "fd", "stdin", "stdout", "stderr", "console", "null", "tty"];
+    for (up, with_mounts) in [(false, true), (false, false), (true, true), (true, false)] {
+        let outside = tempfile::tempdir_in("/tmp").unwrap();
+        names.iter().for_each(|name| std::fs::write(outside.path().join(name), name).unwrap());
+        let mut bundle = Bundle::new("true");
+        bundle.terminal = true;
+        bundle.spec["process"]["terminal"] = true.into();
+        let rootfs = bundle.path().join("rootfs");
+        std::fs::remove_dir(rootfs.join("dev")).unwrap();
+        let target =
+            if up { format!("../../../..{}", outside.path().display()).into() } else { outside.path().to_owned() };
+        symlink(target, rootfs.join("dev")).unwrap();
+        if !with_mounts {
+            bundle.spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] == "/proc");
+        }
+        match bundle.create() {
+            Ok((container, running)) => {
+                container.start().unwrap_or_else(|err| panic!("{}", chain(&err)));
+                running.finish();
+                container.delete(true).unwrap();
+            }
+            // The terminal's multiplexer is looked for without following a link.
+            Err(err) => assert!(chain(&err).contains("/dev"), "{}", chain(&err)),
+        }
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), names.len(), "{up} {with_mounts}");
+        for name in names {
+            let file = outside.path().join(name);
+            assert!(std::fs::symlink_metadata(&file).unwrap().is_file(), "{name} {up} {with_mounts}");
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), name, "{up} {with_mounts}");
+        }
+        bundle.assert_nothing_left();
+    }
 }
