@@ -256,7 +256,7 @@ fn apply_others(dirs: Dirs<'_>, resources: &LinuxResources) -> Result<(), Error>
 /// Faulted pages, and reserved ones where the kernel counts them (5.7): without the second limit a process above the
 /// first dies of SIGBUS instead of being refused.
 pub(super) fn write_hugetlb(dir: &Dir, size: &str, suffix: &str, value: i64) -> Result<(), Error> {
-    if size.contains('/') {
+    if size.is_empty() || size.contains('/') {
         let reason = "it is not a page size";
         return Err(Error::Invalid { limit: "hugepage size", value: size.to_owned(), reason });
     }

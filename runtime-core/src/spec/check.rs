@@ -25,6 +25,9 @@ pub(crate) fn check(spec: &Spec) -> Result<(), Error> {
     }
     let linux = spec.linux().as_ref().ok_or(Error::Missing { field: "linux" })?;
     check_supported(linux)?;
+    if super::lacks_a_page_size(spec) {
+        return Err(Error::Missing { field: "linux.resources.hugepageLimits.pageSize" });
+    }
     check_namespaces(spec, linux)?;
     check_net_devices(linux)?;
     ids::check(linux, process)

@@ -107,15 +107,40 @@ pub fn parse_process(json: &[u8]) -> std::result::Result<Process, serde_json::Er
 }
 
 pub(crate) fn parse(json: &[u8]) -> std::result::Result<Spec, serde_json::Error> {
-    match serde_json::from_slice(json) {
-        Ok(spec) => Ok(spec),
+    match serde_json::from_slice::<Spec>(json) {
+        Ok(spec) if !lacks_a_page_size(&spec) => Ok(spec),
         // The usual spec is parsed once; only one that fails is looked through for names that oci-spec does not know.
-        Err(first) => {
+        first => {
             let mut value: Value = serde_json::from_slice(json)?;
-            if value.get_mut("process").is_some_and(mend_process) { serde_json::from_value(value) } else { Err(first) }
+            let process = value.get_mut("process").is_some_and(mend_process);
+            let sizes = respell_page_sizes(value.pointer_mut("/linux/resources/hugepageLimits"));
+            if process || sizes { serde_json::from_value(value) } else { first }
         }
     }
 }
+
+/// oci-spec has an empty size for a field that is not there.
+fn lacks_a_page_size(spec: &Spec) -> bool {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let limits = resources.and_then(|resources| resources.hugepage_limits().as_ref());
+    limits.into_iter().flatten().any(|limit| limit.page_size().is_empty())
+}
+
+/// The one field that is written in other letters than the specification's, as in runc's own tests: runc's decoder looks at
+/// no letter's case. Whether any was found.
+fn respell_page_sizes(limits: Option<&mut Value>) -> bool {
+    let mut found = false;
+    for limit in limits.and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+        let Some(name) = limit.keys().find(|name| name.eq_ignore_ascii_case(PAGE_SIZE)).cloned() else { continue };
+        if let Some(size) = limit.remove(&name) {
+            limit.insert(PAGE_SIZE.to_owned(), size);
+            found = true;
+        }
+    }
+    found
+}
+
+const PAGE_SIZE: &str = "pageSize";
 
 /// Flags of the scheduler, as the specification has them and as oci-spec spells them.
 const SCHEDULER_FLAGS: [(&str, &str); 2] =
@@ -178,6 +203,26 @@ mod tests {
         let spec = parse(json.as_bytes()).unwrap();
         let bounding = spec.process().as_ref().unwrap().capabilities().as_ref().unwrap().bounding().clone().unwrap();
         assert_eq!(bounding.into_iter().collect::<Vec<_>>(), [Capability::Kill]);
+    }
+
+    #[test]
+    fn a_page_size_is_read_in_any_case_and_must_be_there() {
+        let spec = |limits: &str| {
+            let linux = format!(r#"{{"resources":{{"hugepageLimits":{limits}}}}}"#);
+            let rest = r#""ociVersion":"1.2.0","root":{"path":"r"},"process":{"cwd":"/","args":["true"]}"#;
+            parse(format!(r#"{{{rest},"linux":{linux}}}"#).as_bytes()).unwrap()
+        };
+        let sizes = |limits| {
+            let spec = spec(limits);
+            let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+            resources.hugepage_limits().iter().flatten().map(|limit| limit.page_size().clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            sizes(r#"[{"pagesize":"2MB","limit":1},{"PageSize":"1GB","limit":2},{"pageSize":"64KB","limit":3}]"#),
+            ["2MB", "1GB", "64KB"]
+        );
+        let missing = check(&spec(r#"[{"limit":1}]"#)).unwrap_err().to_string();
+        assert_eq!(missing, "linux.resources.hugepageLimits.pageSize is missing");
     }
 
     #[test]
