@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::namespaces::Namespaces;
 use super::net_devices::{self, Moved};
 use super::sources::Sources;
-use super::{Stdio, maps};
+use super::{Stdio, launch_log, maps};
 use crate::cgroup::Cgroup;
 use crate::children::{self, Child};
 use crate::error::{AffinityError, InitError, InitErrorKind, SeccompError};
@@ -164,6 +164,7 @@ impl Launch<'_> {
         let pid = Pid::new(pid).ok_or_else(|| system("clone")(std::io::ErrorKind::InvalidData.into()))?;
         let child = hold.adopt(pid, pidfd);
         drop(hold);
+        launch_log::made(pid);
         let launched =
             Launched { id: self.id.clone(), child: Some(child), channel: Some(ours), devices: None, sources: None };
         if is_outside {
@@ -270,8 +271,13 @@ impl Launched {
         listener: Option<(&Listener, &HookState)>,
         plan: Option<&Plan>,
     ) -> Result<Option<OwnedFd>> {
+        let mut spoke = false;
         loop {
-            match self.receive()? {
+            let said = self.receive()?;
+            if !std::mem::replace(&mut spoke, true) {
+                launch_log::working();
+            }
+            match said {
                 (Reply::Source { place }, _) => self.give_source(place, plan)?,
                 (Reply::Hooks, _) => {
                     hooks()?;
@@ -280,6 +286,7 @@ impl Launched {
                 (Reply::Listener { fd }, _) => self.tell_agent(fd, listener)?,
                 (Reply::Ready { warnings }, console) => {
                     warn(&self.id, &warnings);
+                    launch_log::ready(plan.is_some());
                     return Ok(console);
                 }
                 (Reply::Failed(failure), _) => return Err(init_failed(&self.id, failure)),

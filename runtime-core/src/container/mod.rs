@@ -27,6 +27,7 @@ pub(crate) mod fuzzing;
 mod inside;
 mod kill;
 mod launch;
+mod launch_log;
 mod load;
 mod maps;
 mod namespaces;

@@ -295,6 +295,15 @@ fn log(host: &Host) {
         assert!(line.starts_with(start), "{line}");
         host.node.remove("/tmp/log").unwrap();
     }
+    host.start_detached(&[], "c1", &["sleep", "1000"]);
+    ok(host, &["--debug", "--log", "/tmp/log", "exec", "c1", "true"]);
+    let lines = host.node.read_text("/tmp/log").unwrap();
+    for words in [" level=debug msg=", "nsexec container setup", "child process in init()", "setns_init: about to exec"]
+    {
+        assert!(lines.contains(words), "{words}: {lines}");
+    }
+    host.node.remove("/tmp/log").unwrap();
+    host.kill_and_remove("c1");
 }
 
 fn spec(host: &Host) {
