@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use migrate::{Address, Error, MapMount, Migrate, Mode, Pace, Receive, Target, TlsFiles, Verdict};
 
+use crate::view;
+
 const ADDRESS: &str = "/run/containerd/containerd.sock";
 const NAMESPACE: &str = "default";
 const STATE: &str = "/var/lib/rtc/migrate";
@@ -105,9 +107,13 @@ pub(crate) struct To {
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     mode: ModeName,
 
-    /// With --mode auto: for how long the container may stand still, in milliseconds
+    /// With --mode auto and precopy: for how long the container may stand still, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 300)]
     downtime_target: u64,
+
+    /// With --mode auto and precopy: how many rounds of memory are sent ahead, at the most
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    max_rounds: u32,
 
     /// Keep the stopped container in this node's containerd
     #[arg(long)]
@@ -125,9 +131,9 @@ pub(crate) struct To {
     #[arg(long)]
     dry_run: bool,
 
-    /// Print the summary as JSON
-    #[arg(long)]
-    json: bool,
+    /// Print the summary as JSON; with =events also, on a line each, what is done, and the summary on the last
+    #[arg(long, value_name = "WHAT", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "summary")]
+    json: Option<JsonName>,
 
     /// Send no more than so many bytes a second; with a suffix of k, m or g times 1024, 1024² or 1024³
     #[arg(long, value_name = "BYTES", value_parser = pace)]
@@ -199,8 +205,19 @@ enum ModeName {
     /// its memory has followed
     #[value(name = "postcopy")]
     PostCopy,
-    /// stop-copy if the pause is foreseen to be within --downtime-target, and else postcopy if both nodes can do it
+    /// While it runs, in rounds, until the rest is so little that the pause is foreseen to be within --downtime-target; takes a
+    /// kernel that tracks which memory is written to (CONFIG_MEM_SOFT_DIRTY)
+    #[value(name = "precopy")]
+    PreCopy,
+    /// stop-copy if the pause is foreseen to be within --downtime-target, else precopy where the kernel can do it and the
+    /// container does not write faster than can be sent, else postcopy if both nodes can do it
     Auto,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum JsonName {
+    Summary,
+    Events,
 }
 
 impl From<ModeName> for Mode {
@@ -208,6 +225,7 @@ impl From<ModeName> for Mode {
         match name {
             ModeName::StopCopy => Self::StopCopy,
             ModeName::PostCopy => Self::PostCopy,
+            ModeName::PreCopy => Self::PreCopy,
             ModeName::Auto => Self::Auto,
         }
     }
@@ -217,6 +235,10 @@ impl To {
     pub(crate) async fn run(self) -> Result<ExitCode, Error> {
         let (Some(id), Some(target)) = (self.container, self.to) else {
             return Err(Error::Target(String::new()));
+        };
+        let progress = match self.json {
+            Some(JsonName::Events) => view::as_json(),
+            _ => view::at_terminal(&id),
         };
         let options = Migrate {
             id,
@@ -233,12 +255,15 @@ impl To {
             tls: self.tls.resolve()?,
             mode: self.mode.into(),
             downtime_target: Duration::from_millis(self.downtime_target),
+            max_rounds: self.max_rounds,
+            progress,
         };
         let report = migrate::migrate(options).await?;
-        if self.json {
-            json(&report)?
-        } else {
-            print(&format!("{report}\n"))?
+        view::end();
+        match self.json {
+            Some(JsonName::Summary) => json(&report)?,
+            Some(JsonName::Events) => view::report_as_json(&report)?,
+            None => print(&format!("{report}\n"))?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -375,6 +400,11 @@ mod tests {
         assert_eq!(line.to.to, Some("ssh://b".parse().unwrap()));
         assert_eq!(line.to.bandwidth_limit, Some(Pace(10 << 20)));
         assert!(line.command.is_none());
+        assert!(line.to.json.is_none());
+        for (word, json) in [("--json", JsonName::Summary), ("--json=events", JsonName::Events)] {
+            assert_eq!(parse(&["web", "--to", "ssh://b", word]).unwrap().to.json, Some(json));
+        }
+        assert!(parse(&["web", "--to", "ssh://b", "--max-rounds", "0"]).is_err(), "one at the least");
         assert!(parse(&["web"]).is_err(), "it needs a target");
         assert!(parse(&["web", "--to", "b"]).is_err(), "that is none");
     }

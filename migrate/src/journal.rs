@@ -2,8 +2,8 @@
 //! the link between them dies.
 //!
 //! ```text
-//!   STATE/NAMESPACE/ID.source/        journal.json  lock  images/
-//!   STATE/NAMESPACE/ID.destination/   journal.json  lock  images/
+//!   STATE/NAMESPACE/ID.source/        journal.json  lock  images/  rounds/1/ …
+//!   STATE/NAMESPACE/ID.destination/   journal.json  lock  images/  rounds/1/ …
 //!
 //!   source       Copying ──> Dumping ──> Restoring ──> [Leaving ──>] Committed ──> (removed)
 //!   destination  Receiving ──> Starting ──> [Arriving ──>] Started ──> (removed, when the source has said Finish)
@@ -11,7 +11,7 @@
 //!                    └───────> Denied                          the source has asked, and was told that it never starts
 //! ```
 //! Leaving, Arriving and Lost are of a move whose memory follows (post-copy). The decision is the destination's step to Started,
-//! or to Arriving. Before Restoring the source has not allowed it to start, and just goes
+//! or to Arriving. Rounds of pre-copy are within Copying and Receiving, with their number in the journal. Before Restoring the source has not allowed it to start, and just goes
 //! on when it fails; from there on it has to know, or to ask, whether the destination has. A destination that is not past
 //! Receiving cleans up when the source is gone.
 //!
@@ -34,6 +34,7 @@ use crate::tls::TlsFiles;
 const JOURNAL: &str = "journal.json";
 const LOCK: &str = "lock";
 const IMAGES: &str = "images";
+const ROUNDS: &str = "rounds";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -89,6 +90,9 @@ pub(crate) struct Record {
     /// The memory follows.
     #[serde(default)]
     pub(crate) lazy_pages: bool,
+    /// Of pre-copy: that have begun.
+    #[serde(default)]
+    pub(crate) rounds: u32,
     /// At the destination: what was made there, and has to go if it comes to nothing.
     #[serde(default)]
     pub(crate) made_snapshot: bool,
@@ -164,6 +168,39 @@ impl Journal {
 
     pub(crate) fn images(&self) -> PathBuf {
         self.directory.join(IMAGES)
+    }
+
+    /// The directory of the last round.
+    pub(crate) fn round(&self) -> PathBuf {
+        self.directory.join(ROUNDS).join(self.record.rounds.to_string())
+    }
+
+    /// The last round's directory, relative to that of the images; empty if there was none.
+    pub(crate) fn parent(&self) -> String {
+        match self.record.rounds {
+            0 => String::new(),
+            last => format!("../{ROUNDS}/{last}"),
+        }
+    }
+
+    /// Begins a round; the directory for its images, which is made.
+    pub(crate) fn begin_round(&mut self) -> Result<PathBuf> {
+        self.change(|record| record.rounds += 1)?;
+        let directory = self.round();
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        made.map_err(Error::file("make directory", &directory))?;
+        Ok(directory)
+    }
+
+    /// All images, of the rounds too. May be called again.
+    pub(crate) fn remove_images(&self) -> Result<()> {
+        for directory in [self.images(), self.directory.join(ROUNDS)] {
+            match fs::remove_dir_all(&directory) {
+                Err(err) if err.kind() != ErrorKind::NotFound => return Err(Error::file("remove", directory)(err)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn enter(&mut self, stage: Stage) -> Result<()> {
@@ -316,6 +353,7 @@ pub(crate) fn example(role: Role, stage: Stage) -> Record {
         pid: 7,
         keep_source: false,
         lazy_pages: false,
+        rounds: 0,
         made_snapshot: false,
         made_container: false,
         network_hook: None,

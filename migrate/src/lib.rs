@@ -5,6 +5,7 @@
 //! - `wire`, `frame`, `link`: what they tell one another, its form, and the connection. `target`: where the other side is, and
 //!   `listen`: where it listens. `tls`: how the two know one another.
 //! - `containerd`: the client of its API. `shim`: the client of the migration service of the container's shim.
+//! - `progress`: what a move tells while it is under way, `report`: and at its end.
 //! - `probe`: how fast the connection is.
 //! - `image`: which blobs an image has. `tree`: directories, such as a writable layer, sent and received.
 //! - `pod`: checkpoint and restore of a pod, through containerd.
@@ -24,6 +25,7 @@ mod network;
 mod node;
 mod pod;
 mod probe;
+mod progress;
 mod recover;
 mod report;
 mod shim;
@@ -40,9 +42,10 @@ pub use destination::{Receive, receive};
 pub use error::{Error, Result};
 pub use link::Pace;
 pub use pod::{PodCheckpoint, PodReport, PodRestore, checkpoint_pod, restore_pod};
+pub use progress::{Event, Observer, Phase, Progress};
 pub use recover::{Verdict, recover, status};
 pub use report::Report;
-pub use source::{Migrate, Mode, Way, migrate};
+pub use source::{Migrate, Mode, Round, Stopped, Way, migrate};
 pub use spec::MapMount;
 pub use target::Target;
 pub use tls::TlsFiles;

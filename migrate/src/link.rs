@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 use crate::frame::{self, HEADER, Header, Kind};
+use crate::progress::Progress;
 use crate::{tls, wire};
 
 const ALIVE_EVERY: Duration = Duration::from_secs(2);
@@ -54,11 +55,16 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(stream: Box<dyn Stream>, pace: Option<Pace>) -> Self {
+        Self::counting(stream, pace, Progress::default())
+    }
+
+    /// As [`Link::new`]; what is sent is counted.
+    pub(crate) fn counting(stream: Box<dyn Stream>, pace: Option<Pace>, progress: Progress) -> Self {
         let (read, write) = tokio::io::split(stream);
         let (outbox, queue) = mpsc::channel(QUEUE);
         let (sender, inbox) = mpsc::channel(QUEUE);
         let cancel = sender.downgrade();
-        let writer = tokio::spawn(write_all(write, queue, pace));
+        let writer = tokio::spawn(write_all(write, queue, pace, progress));
         let reader = tokio::spawn(read_all(read, sender));
         Self { outbox, inbox, cancel, reader, writer, compress: false }
     }
@@ -184,6 +190,7 @@ async fn write_all(
     write: WriteHalf<Box<dyn Stream>>,
     mut queue: mpsc::Receiver<Vec<u8>>,
     pace: Option<Pace>,
+    progress: Progress,
 ) -> io::Result<()> {
     let mut write = BufWriter::with_capacity(BUFFER, write);
     let alive = frame::encode(Kind::Alive, &[], false).map_err(io::Error::other)?;
@@ -202,8 +209,9 @@ async fn write_all(
             }
         };
         write.write_all(&frame).await?;
+        let bytes = u64::try_from(frame.len()).unwrap_or(u64::MAX);
+        progress.count(bytes);
         if let Some(Pace(rate)) = pace {
-            let bytes = u64::try_from(frame.len()).unwrap_or(u64::MAX);
             next = next.max(Instant::now()) + Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate.max(1));
             tokio::time::sleep_until(next.into()).await;
         }

@@ -4,6 +4,7 @@
 
 mod args;
 mod pod_args;
+mod view;
 
 use std::process::ExitCode;
 
@@ -26,13 +27,14 @@ fn main() -> ExitCode {
 
 fn start(name: &str, debug: bool, work: impl Future<Output = Result<ExitCode, Error>>) -> ExitCode {
     let level = if debug { tracing::Level::DEBUG } else { tracing::Level::WARN };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt().with_max_level(level).with_writer(|| view::Stderr).with_target(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(err) => return fail(name, &err.to_string()),
     };
     let done = runtime.block_on(work);
+    view::end();
     // A read of standard input that is under way ends with the process alone.
     runtime.shutdown_background();
     done.unwrap_or_else(|err| fail(name, &err.chain()))

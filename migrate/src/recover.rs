@@ -79,6 +79,7 @@ pub fn status(state: &Path) -> Result<Vec<Verdict>> {
             let state = match (busy, record.stage) {
                 (false, Stage::Started) => "runs here; the source has not said that it knows",
                 (true, Stage::Leaving) => "under way; the destination runs it, and its memory follows",
+                (true, Stage::Copying | Stage::Receiving) if record.rounds > 0 => "under way; memory is sent ahead",
                 (true, Stage::Arriving) => "under way; it runs here, and its memory follows",
                 (true, _) => "under way",
                 (false, Stage::Leaving) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::source::Way;
+use crate::source::{Round, Stopped, Way};
 
 /// Times in microseconds, sizes in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -17,9 +17,13 @@ pub struct Report {
     pub dry_run: bool,
     /// How the memory went.
     pub way: Way,
-    /// Where that was left open: the connection's speed, and the pause that a stop-copy would have had. 0 if not.
+    /// Where that was left open, the connection's speed, and the pause that was foreseen: of a stop-copy, or after the last
+    /// round. 0 if not.
     pub bytes_per_second: u64,
     pub predicted_us: u64,
+    /// Of pre-copy, and why there was no further one.
+    pub rounds: Vec<Round>,
+    pub stopped: Option<Stopped>,
     /// Of the container's init at the destination.
     pub pid: u32,
     pub image_bytes: u64,
@@ -29,8 +33,10 @@ pub struct Report {
     pub checkpoint_bytes: u64,
     /// From the first step to the last.
     pub total_us: u64,
-    /// How long no copy of the container ran, as the source saw it: from the order to dump to the word that it runs.
+    /// How long no copy of the container ran, as the source saw it: from the freeze to the word that it runs.
     pub pause_us: u64,
+    /// The same as the destination saw it: how long it had stood still when its start was allowed, and how long that took.
+    pub pause_destination_us: u64,
     /// Of the pause: until the images were written, until they were at the destination.
     pub dump_us: u64,
     pub transfer_us: u64,
@@ -39,6 +45,8 @@ pub struct Report {
     /// Of memory that came after the container ran at the destination (post-copy), and how long that took.
     pub memory_bytes: u64,
     pub follow_us: u64,
+    /// What is not as it could be.
+    pub warnings: Vec<String>,
     /// What has failed after the container ran at the destination, where it stays.
     pub problems: Vec<String>,
 }
@@ -50,7 +58,8 @@ impl fmt::Display for Report {
             return write!(f, "{id} can be moved to {target}");
         }
         writeln!(f, "{id} runs at {target} with pid {}", self.pid)?;
-        let bytes = self.image_bytes + self.layer_bytes + self.layer_bytes_frozen + self.checkpoint_bytes;
+        let ahead = self.rounds.iter().map(|round| round.bytes).sum::<u64>();
+        let bytes = self.image_bytes + self.layer_bytes + self.layer_bytes_frozen + self.checkpoint_bytes + ahead;
         writeln!(
             f,
             "moved {} (image {}, writable layer {} and {} while it stood still, checkpoint {}) in {}",
@@ -61,10 +70,16 @@ impl fmt::Display for Report {
             size(self.checkpoint_bytes),
             time(self.total_us),
         )?;
+        if let Some(last) = self.rounds.last() {
+            let rounds = self.rounds.iter().map(|round| size(round.bytes)).collect::<Vec<_>>().join(", ");
+            let dirty = size(last.dirty_bytes_per_second);
+            writeln!(f, "sent {} of memory ahead, in rounds of {rounds}; {dirty}/s were written to", size(ahead))?;
+        }
         write!(
             f,
-            "paused for {} (dump {}, transfer {}, restore {})",
+            "paused for {}, seen from there {} (dump {}, transfer {}, restore {})",
             time(self.pause_us),
+            time(self.pause_destination_us),
             time(self.dump_us),
             time(self.transfer_us),
             time(self.restore_us),

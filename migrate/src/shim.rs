@@ -92,13 +92,40 @@ impl Shim {
         self.client.preflight(within(SOON), &request).await.map_err(self.failed("preflight"))
     }
 
-    /// Dumps into a directory; the container stands still then, and the lease is renewed until what is returned is dropped.
-    pub(crate) async fn dump(&self, images: &Path, options: DumpOptions) -> Result<(api::DumpResponse, Renewal)> {
+    /// Writes the memory into a directory that is there, while the container runs; of one with a parent what has changed.
+    pub(crate) async fn pre_dump(
+        &self,
+        images: &Path,
+        options: DumpOptions,
+        parent: &str,
+    ) -> Result<api::PreDumpResponse> {
+        let request = api::PreDumpRequest {
+            id: self.id.clone(),
+            migration: self.migration.clone(),
+            image_path: images.to_string_lossy().into_owned(),
+            parent: parent.to_owned(),
+            tcp_established: options.tcp_established,
+            ext_unix_sk: options.ext_unix_sk,
+            shell_job: options.shell_job,
+            file_locks: options.file_locks,
+            ..Default::default()
+        };
+        self.client.pre_dump(within(LONG), &request).await.map_err(self.failed("write the memory of"))
+    }
+
+    /// Dumps into a directory, on a `parent` if that is not empty; the container stands still then, and the lease is renewed until what is returned is dropped.
+    pub(crate) async fn dump(
+        &self,
+        images: &Path,
+        options: DumpOptions,
+        parent: &str,
+    ) -> Result<(api::DumpResponse, Renewal)> {
         let request = api::DumpRequest {
             id: self.id.clone(),
             migration: self.migration.clone(),
             image_path: images.to_string_lossy().into_owned(),
             lease_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX),
+            parent: parent.to_owned(),
             tcp_established: options.tcp_established,
             ext_unix_sk: options.ext_unix_sk,
             shell_job: options.shell_job,

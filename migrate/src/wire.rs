@@ -10,6 +10,10 @@
 //!          <─────────────────────────────── Ready
 //!   TreeBegin LAYER (Entry data* EntryEnd?)* TreeEnd ─>   the container runs here meanwhile
 //!          <──────────────────────────── TreeDone
+//!   (TreeBegin ROUND … TreeEnd ─────────────────>   with pre-copy: its memory, and what of that has changed since
+//!          <─────────────────────────── TreeDone)*
+//!   (TreeBegin LAYER … Removed* TreeEnd ────────>   after rounds: what has changed meanwhile
+//!          <─────────────────────────── TreeDone)?
 //!   ── journal: dumping; the container stands still ──
 //!   TreeBegin LAYER … Removed* TreeEnd ─────────>  what has changed since
 //!          <──────────────────────────── TreeDone
@@ -47,7 +51,8 @@
 //! Restore asks on a new one: Hello, Welcome, Query, and the answer is an Outcome. When that is Started, Finish may follow as
 //! above.
 //!
-//! Version 2 has post-copy and the probe: their messages, and the field of Restore that says which it is.
+//! Version 2 has post-copy and the probe: their messages, and the field of Restore that says which it is. Version 3 has
+//! pre-copy: trees of rounds, and the writable layer more than twice.
 //!
 //! **Versions.** Each side speaks a range of versions, and the highest that both speak is used; if there is none, the
 //! destination says Failed, with both ranges. Within a version fields may be added, which a reader skips that does not know
@@ -61,9 +66,11 @@ use crate::error::{Error, Result};
 
 /// The versions that this program speaks.
 pub(crate) const LOWEST: u32 = 1;
-pub(crate) const HIGHEST: u32 = 2;
+pub(crate) const HIGHEST: u32 = 3;
 /// The first with memory that follows.
 pub(crate) const LAZY_PAGES: u32 = 2;
+/// The first with memory that goes ahead.
+pub(crate) const ROUNDS: u32 = 3;
 
 /// The version to speak with somebody who speaks from `lowest` to `highest`.
 pub(crate) fn common_version(lowest: u32, highest: u32) -> Result<u32> {
@@ -142,6 +149,6 @@ mod tests {
         assert_eq!(common_version(1, 1).unwrap(), 1);
         assert_eq!(common_version(1, 7).unwrap(), HIGHEST);
         let newer = common_version(HIGHEST + 1, 9).unwrap_err().to_string();
-        assert!(newer.contains("3 to 9") && newer.contains("1 to 2"), "{newer}");
+        assert!(newer.contains("4 to 9") && newer.contains("1 to 3"), "{newer}");
     }
 }

@@ -114,6 +114,7 @@ impl Arrival {
             pid: 0,
             keep_source: false,
             lazy_pages: false,
+            rounds: 0,
             made_snapshot: false,
             made_container: false,
             network_hook: self.hook(options)?,
@@ -169,12 +170,21 @@ impl Arrival {
         let layer = self.make_container(&containerd, journal).await?;
         link.send(Message::Ready(Ready {})).await?;
 
-        for (tree, root) in [(Tree::Layer, layer.clone()), (Tree::Layer, layer), (Tree::Checkpoint, journal.images())] {
-            if tree == Tree::Checkpoint {
-                std::fs::create_dir(&root).map_err(Error::file("make directory", &root))?;
-            }
-            let received = block_in_place(|| tree::receive(link, tree, &root))?;
-            tracing::debug!(?tree, ?received, "received");
+        let mut last = false;
+        while !last {
+            let begin = block_in_place(|| tree::begin(link))?;
+            let root = match begin.tree() {
+                Tree::Layer => layer.clone(),
+                Tree::Round => round(journal, begin.round)?,
+                Tree::Checkpoint => {
+                    last = true;
+                    let root = journal.images();
+                    std::fs::create_dir(&root).map_err(Error::file("make directory", &root))?;
+                    root
+                }
+            };
+            let received = block_in_place(|| tree::receive(link, &root))?;
+            tracing::debug!(?begin, ?received, "received");
             link.send(Message::TreeDone(TreeDone {})).await?;
         }
         Ok(())
@@ -262,6 +272,16 @@ impl Arrival {
         journal.change(|record| record.made_container = true)?;
         Ok(layer)
     }
+}
+
+/// Where the memory of a round goes, which is to be the next.
+fn round(journal: &mut Journal, number: u32) -> Result<PathBuf> {
+    let next = journal.record().rounds + 1;
+    if number != next {
+        let found = format!("round {number} after {}", next - 1);
+        return Err(Error::Unexpected { expected: "the next round", found });
+    }
+    journal.begin_round()
 }
 
 /// The name of a migration's lease.

@@ -4,7 +4,7 @@ use proto::containerd::v1::types::Status;
 
 use super::arrive::lease;
 use crate::containerd::Containerd;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::journal::{Journal, Stage};
 use crate::network::Moment;
 use crate::stdio;
@@ -35,10 +35,6 @@ pub(crate) async fn clean(containerd: &Containerd, journal: &Journal) -> Result<
 /// Takes away what is left of a container that ran, and whose memory did not come. The journal stays, to tell the source.
 pub(crate) async fn lose(containerd: &Containerd, journal: &mut Journal) -> Result<()> {
     clean(containerd, journal).await?;
-    let images = journal.images();
-    match std::fs::remove_dir_all(&images) {
-        Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", images)(err)),
-        _ => {}
-    }
+    journal.remove_images()?;
     journal.enter(Stage::Lost)
 }

@@ -5,7 +5,7 @@ use tokio::task::block_in_place;
 
 use super::arrive::Arrival;
 use crate::containerd::options_with_images;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::journal::Journal;
 use crate::network::{Moment, Opened};
 use crate::stdio;
@@ -41,8 +41,7 @@ impl Arrival {
 
     /// What was needed to start it, and is not any more.
     pub(super) async fn settle(&self, journal: &Journal) -> Result<()> {
-        let images = journal.images();
-        std::fs::remove_dir_all(&images).map_err(Error::file("remove", &images))?;
+        journal.remove_images()?;
         self.containerd.end_lease(&self.lease()).await
     }
 }

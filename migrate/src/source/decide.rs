@@ -16,6 +16,7 @@ use crate::frame::CHUNK;
 use crate::journal::{Journal, Record, Stage};
 use crate::link::Link;
 use crate::network::{Moment, Recorder};
+use crate::progress::{Event, Phase, Progress};
 use crate::report::{Report, micros};
 use crate::shim::Shim;
 use crate::stdio;
@@ -30,6 +31,7 @@ const ASK_FOR: Duration = Duration::from_secs(15);
 pub(super) async fn decide(
     mut link: Link,
     source: &Source,
+    progress: &Progress,
     mut journal: Journal,
     held: Held,
     report: &mut Report,
@@ -44,6 +46,8 @@ pub(super) async fn decide(
     }
     let Held { since, renewal, recorder, mut memory } = held;
     drop(renewal);
+    progress.tell(&Event::Phase(Phase::Restore));
+    let frozen_us = micros(since.elapsed());
     let started = match started(&mut link, memory.as_mut()).await {
         Ok(started) => started,
         // It says so itself.
@@ -61,6 +65,8 @@ pub(super) async fn decide(
     };
     (report.pid, report.restore_us) = (started.pid, started.restore_us);
     report.pause_us = micros(since.elapsed());
+    report.pause_destination_us = frozen_us.saturating_add(started.restore_us);
+    progress.tell(&Event::Phase(if memory.is_some() { Phase::Follow } else { Phase::Commit }));
     if memory.is_some() {
         left(source, &mut journal).await;
     }

@@ -36,9 +36,13 @@ pub(super) struct Source {
     pub(super) hook: Option<Hook>,
     /// The container has joined a network namespace, and the destination takes the packets that come meanwhile.
     pub(super) records: bool,
-    /// Why its memory cannot follow, where that is not asked for in any case.
+    /// Why its memory cannot go ahead, or follow, where that is not asked for in any case.
+    pub(super) no_precopy: Option<String>,
     pub(super) no_postcopy: Option<String>,
 }
+
+const NEEDS_TRACKING: &str = "needs a kernel that tracks which memory is written to (CONFIG_MEM_SOFT_DIRTY), and this one \
+                              does not";
 
 impl Source {
     pub(super) async fn look(options: &Migrate, migration: &str) -> Result<Self> {
@@ -61,6 +65,9 @@ impl Source {
         if !preflight.problems.is_empty() {
             return Err(unfit(preflight.problems.join("; ")));
         }
+        if options.mode == Mode::PreCopy && !preflight.tracks_memory {
+            return Err(unfit(format!("pre-copy {NEEDS_TRACKING}")));
+        }
         let (snapshotter, key) = (container.snapshotter.as_str(), container.snapshot_key.as_str());
         if key.is_empty() {
             return Err(unfit("its root filesystem is no snapshot of containerd's".to_owned()));
@@ -81,7 +88,7 @@ impl Source {
         let (parent, host) = (snapshot.parent, Host::this());
         let records = netns.is_some();
         let hook = options.network_hook.as_deref().map(|path| Hook::new(path, netns)).transpose()?;
-        let no_postcopy = None;
+        let (no_precopy, no_postcopy) = (None, None);
         Ok(Self {
             containerd,
             shim,
@@ -94,6 +101,7 @@ impl Source {
             host,
             hook,
             records,
+            no_precopy,
             no_postcopy,
         })
     }
@@ -112,10 +120,26 @@ impl Source {
         if version(theirs) < version(ours) {
             return Err(Error::Refused(format!("its CRIU {theirs} is older than {ours}, which makes the images")));
         }
+        match (mode, self.check_rounds(welcome)) {
+            (Mode::PreCopy, Err(err)) => return Err(err),
+            (Mode::Auto, Err(err)) => self.no_precopy = Some(err.to_string()),
+            _ => {}
+        }
         match (mode, self.check_lazy_pages(welcome)) {
             (Mode::PostCopy, Err(err)) => return Err(err),
             (Mode::Auto, Err(err)) => self.no_postcopy = Some(err.to_string()),
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_rounds(&self, welcome: &Welcome) -> Result<()> {
+        if !self.preflight.tracks_memory {
+            let problem = format!("pre-copy {NEEDS_TRACKING}");
+            return Err(Error::Unfit { id: self.container.id.clone(), problem });
+        }
+        if welcome.version < wire::ROUNDS {
+            return Err(Error::Refused(format!("its {} is too old for pre-copy", welcome.software)));
         }
         Ok(())
     }

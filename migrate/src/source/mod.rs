@@ -1,15 +1,17 @@
 //! The side that has the container: sends it, decides, and lets it go or lets it run on.
 //!
 //! - `look`: what there is to move, and whether it can be. Changes nothing.
-//! - `choose`: which way the memory goes.
+//! - `choose`: which way the memory goes. `rounds`: memory that goes ahead, and `converge`: for how long that pays.
 //! - `copy`: everything until the container could start at the destination. It fails back: the container runs on.
 //! - `decide`: from the permission to start until it is known who has the container. `pages`: memory that follows it.
 
 mod choose;
+mod converge;
 mod copy;
 mod decide;
 mod look;
 mod pages;
+mod rounds;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::journal::{Journal, Record, Role, Stage};
 use crate::link::{Link, Pace};
 use crate::network::Moment;
+use crate::progress::{Event, Phase, Progress};
 use crate::report::{Report, micros};
 use crate::spec::MapMount;
 use crate::target::{self, Target};
@@ -30,6 +33,7 @@ use crate::wire::{self, awaited};
 use crate::{node, shim};
 
 pub use self::choose::Way;
+pub use self::converge::{Round, Stopped};
 use self::copy::Copy;
 pub(crate) use self::decide::{Known, ask_for, let_go, lose, release, tell};
 use self::look::Source;
@@ -56,8 +60,11 @@ pub struct Migrate {
     /// For a target of `tls://`.
     pub tls: TlsFiles,
     pub mode: Mode,
-    /// For [`Mode::Auto`]: how long the container may stand still.
+    /// For [`Mode::Auto`] and [`Mode::PreCopy`]: how long the container may stand still.
     pub downtime_target: Duration,
+    /// Of pre-copy, at the most.
+    pub max_rounds: u32,
+    pub progress: Progress,
 }
 
 /// When the memory goes.
@@ -66,10 +73,13 @@ pub enum Mode {
     /// While the container stands still: as long as that takes, and whatever fails, it runs on here.
     #[default]
     StopCopy,
+    /// While it runs, in rounds, each with what was written to since the one before; the last one while it stands still.
+    PreCopy,
     /// When it runs at the destination already: it stands still for a moment, and is lost if the connection or a side is
     /// before all memory has come.
     PostCopy,
-    /// The first, if the pause is foreseen to be within the target, and else the second, where that is possible.
+    /// The first, if the pause is foreseen to be within the target, else the second, where it is possible, and the third where
+    /// it is not or does not come to an end.
     Auto,
 }
 
@@ -79,6 +89,7 @@ pub enum Mode {
 /// Why it did not come to it.
 pub async fn migrate(options: Migrate) -> Result<Report> {
     let begun = Instant::now();
+    options.progress.tell(&Event::Phase(Phase::Check));
     let migration = node::migration_name()?;
     let mut source = Source::look(&options, &migration).await?;
     if let Some(mut hook) = source.hook.take() {
@@ -86,7 +97,7 @@ pub async fn migrate(options: Migrate) -> Result<Report> {
         source.hook = Some(hook);
     }
     let record = record(&options, &source, &migration);
-    let mut link = Link::new(target::connect(&record).await?, options.pace);
+    let mut link = Link::counting(target::connect(&record).await?, options.pace, options.progress.clone());
     let cancelled = cancel_on_signals(&link);
     let welcome = hello(&mut link, &migration).await?;
     tracing::debug!(migration, software = welcome.software, version = welcome.version, "connected");
@@ -110,7 +121,7 @@ pub async fn migrate(options: Migrate) -> Result<Report> {
         Err(err) => return Err(give_up(err, link, &source, journal).await),
     };
     drop(cancelled);
-    let decided = decide::decide(link, &source, journal, held, &mut report).await;
+    let decided = decide::decide(link, &source, &options.progress, journal, held, &mut report).await;
     report.total_us = micros(begun.elapsed());
     decided.map(|()| report)
 }
@@ -129,6 +140,7 @@ fn record(options: &Migrate, source: &Source, migration: &str) -> Record {
         pid: source.task.pid,
         keep_source: options.keep_source,
         lazy_pages: false,
+        rounds: 0,
         made_snapshot: false,
         made_container: false,
         network_hook: source.hook.clone(),

@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 pub(crate) use mapped::mapped_files;
 #[cfg(test)]
 use receive::Received;
-pub(crate) use receive::receive;
+pub(crate) use receive::{begin, receive};
 pub(crate) use send::{Sent, send};
 
 /// Attributes of overlayfs that name inodes or file systems of the host where they were made (Documentation/filesystems/

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use proto::stream::message::Kind as Message;
-use proto::stream::{Entry, FileType, Tree};
+use proto::stream::{Entry, FileType, TreeBegin};
 use rustix::fs::{self, AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
@@ -26,18 +26,25 @@ pub(crate) struct Received {
     pub(crate) bytes: u64,
 }
 
-/// Receives a tree, or the difference to what was received before, into a directory that is there. Blocks.
+/// Which tree is to come. Blocks.
 ///
 /// # Errors
-/// What could not be written, the connection's, or what the other side may not send.
-pub(crate) fn receive(link: &mut Link, tree: Tree, root: &Path) -> Result<Received> {
+/// The connection's, or what is no tree.
+pub(crate) fn begin(link: &mut Link) -> Result<TreeBegin> {
     loop {
         match message(link)? {
-            Message::TreeBegin(begin) if begin.tree() == tree => break,
+            Message::TreeBegin(begin) => return Ok(begin),
             Message::Probe(_) => probe::answer(link)?,
             other => return Err(wire::unexpected("TreeBegin", &other)),
         }
     }
+}
+
+/// Receives a tree that has begun, or the difference to what was received before, into a directory that is there. Blocks.
+///
+/// # Errors
+/// What could not be written, the connection's, or what the other side may not send.
+pub(crate) fn receive(link: &mut Link, root: &Path) -> Result<Received> {
     let directory = scan::open_directory(CWD, root.as_os_str()).map_err(Error::system("open", root))?;
     let mut receiver = Receiver { root, directory, times: BTreeMap::new(), received: Received::default() };
     loop {

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use proto::stream::message::Kind as Message;
-use proto::stream::{Entry, EntryEnd, FileType, Removed, Tree, TreeBegin, TreeEnd};
+use proto::stream::{Entry, EntryEnd, FileType, Removed, TreeBegin, TreeEnd};
 use rustix::fs::{CWD, Stat, StatFs, fstatfs};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
@@ -39,7 +39,7 @@ pub(crate) struct Sent {
 /// What could not be read, or the connection's.
 pub(crate) fn send(
     link: &mut Link,
-    tree: Tree,
+    begin: TreeBegin,
     root: &Path,
     before: Option<&Sent>,
     always: &HashSet<Vec<u8>>,
@@ -48,7 +48,7 @@ pub(crate) fn send(
     let file_system: StatFs = fstatfs(&directory).map_err(Error::system("statfs", root))?;
     // Of a mapped file a tmpfs changes no time at all, and who had it mapped may have let go of it.
     let timeless = file_system.f_type == TMPFS_MAGIC;
-    link.blocking_send(Message::TreeBegin(TreeBegin { tree: tree.into() }))?;
+    link.blocking_send(Message::TreeBegin(begin))?;
     let mut sender =
         Sender { link, root, before, always, timeless, sent: Sent::default(), first_names: HashMap::new() };
     sender.directory(directory.as_fd(), &mut Vec::new())?;

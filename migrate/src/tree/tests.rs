@@ -25,9 +25,12 @@ fn copy(from: &Path, to: &Path, before: Option<&Sent>, always: &HashSet<Vec<u8>>
     let (mut one, mut two) = runtime.block_on(async { pair() });
     let receiving = std::thread::spawn({
         let to = to.to_owned();
-        move || receive(&mut two, Tree::Layer, &to).unwrap()
+        move || {
+            begin(&mut two).unwrap();
+            receive(&mut two, &to).unwrap()
+        }
     });
-    let sent = send(&mut one, Tree::Layer, from, before, always).unwrap();
+    let sent = send(&mut one, TreeBegin { tree: Tree::Layer.into(), round: 0 }, from, before, always).unwrap();
     let received = receiving.join().unwrap();
     assert_eq!((received.entries, received.bytes), (sent.entries, sent.bytes));
     sent
@@ -148,8 +151,8 @@ fn receive_all(messages: Vec<Message>, to: &Path) -> Result<Received> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     let (mut one, mut two) = runtime.block_on(async { pair() });
     let to = to.to_owned();
-    let receiving = std::thread::spawn(move || receive(&mut two, Tree::Layer, &to));
-    one.blocking_send(Message::TreeBegin(TreeBegin { tree: Tree::Layer.into() })).unwrap();
+    let receiving = std::thread::spawn(move || begin(&mut two).and_then(|_| receive(&mut two, &to)));
+    one.blocking_send(Message::TreeBegin(TreeBegin { tree: Tree::Layer.into(), round: 0 })).unwrap();
     for message in messages {
         if one.blocking_send(message).is_err() {
             break;

@@ -18,6 +18,7 @@
 use std::error::Error as StdError;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -106,6 +107,8 @@ enum Reason {
 pub(crate) struct Hold {
     pub(crate) migration: String,
     lease: Duration,
+    /// Since when the container stands still.
+    frozen: OnceLock<Instant>,
     phase: watch::Sender<Phase>,
     /// Wakes the thread that waits.
     waker: PipeWriter,
@@ -115,11 +118,17 @@ pub(crate) struct Hold {
 impl Hold {
     pub(crate) fn new(migration: String, lease: Duration) -> Result<Self> {
         let (woken, waker) = std::io::pipe().map_err(Error::Hold)?;
-        Ok(Self { migration, lease, phase: watch::Sender::new(Phase::Dumping), waker, woken })
+        let phase = watch::Sender::new(Phase::Dumping);
+        Ok(Self { migration, lease, frozen: OnceLock::new(), phase, waker, woken })
     }
 
     pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
+    }
+
+    /// How long the container has stood still.
+    pub(crate) fn frozen_for(&self) -> Duration {
+        self.frozen.get().map(Instant::elapsed).unwrap_or_default()
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -289,6 +298,15 @@ impl Hold {
 }
 
 impl Holder for Hold {
+    fn frozen(&self) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        self.frozen.get_or_init(Instant::now);
+        // Who has aborted meanwhile does not want the dump any more.
+        match self.phase() {
+            Phase::Aborting => Err(Box::new(Reason::Aborted)),
+            _ => Ok(()),
+        }
+    }
+
     fn hold(&self, held: &HeldDump<'_>) -> Result<(), Box<dyn StdError + Send + Sync>> {
         let decided = self.decision(held);
         tracing::info!(migration = self.migration, commit = decided.is_ok(), "decided over a migration");

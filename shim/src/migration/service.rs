@@ -18,6 +18,19 @@ use crate::sandbox::Sandbox;
 use crate::service::whole;
 use crate::task::Task;
 
+/// What all requests that dump have.
+macro_rules! criu_options {
+    ($request:expr) => {
+        CriuOptions {
+            tcp_established: $request.tcp_established,
+            ext_unix_sk: $request.ext_unix_sk,
+            shell_job: $request.shell_job,
+            file_locks: $request.file_locks,
+            ..CriuOptions::default()
+        }
+    };
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct MigrationService {
     sandbox: Arc<Sandbox>,
@@ -46,15 +59,22 @@ impl Migration for MigrationService {
     ) -> ttrpc::Result<api::PreflightResponse> {
         let task = self.sandbox.task(&request.id)?;
         let mut options = CheckpointOptions::new(PathBuf::from(&request.image_path));
-        options.criu = CriuOptions {
-            tcp_established: request.tcp_established,
-            ext_unix_sk: request.ext_unix_sk,
-            shell_job: request.shell_job,
-            file_locks: request.file_locks,
-            ..CriuOptions::default()
-        };
+        options.criu = criu_options!(request);
         options.lazy_pages = request.lazy_pages;
         Ok(preflight(&task, options).await?)
+    }
+
+    async fn pre_dump(&self, _: &TtrpcContext, request: api::PreDumpRequest) -> ttrpc::Result<api::PreDumpResponse> {
+        let task = self.sandbox.task(&request.id)?;
+        let options = decode_pre_dump(&request)?;
+        let span = tracing::info_span!("migrate", id = request.id, migration = request.migration);
+        let made = whole(span, task.pre_dump(options, request.migration)).await?;
+        Ok(api::PreDumpResponse {
+            bytes: made.bytes,
+            frozen_us: made.frozen.map(micros).unwrap_or_default(),
+            total_us: micros(made.total),
+            ..api::PreDumpResponse::default()
+        })
     }
 
     async fn dump(&self, _: &TtrpcContext, request: api::DumpRequest) -> ttrpc::Result<api::DumpResponse> {
@@ -62,9 +82,9 @@ impl Migration for MigrationService {
         let (options, hold) = decode_dump(&request)?;
         let images = options.image_dir.clone();
         let span = tracing::info_span!("migrate", id = request.id, migration = request.migration);
-        let frozen = whole(span, task.dump(options, hold)).await?;
+        whole(span, task.dump(options, hold.clone())).await?;
         let bytes = size_of(images).await?;
-        let frozen_for_us = micros(frozen.elapsed());
+        let frozen_for_us = micros(hold.frozen_for());
         Ok(api::DumpResponse { bytes, frozen_for_us, ..api::DumpResponse::default() })
     }
 
@@ -84,8 +104,9 @@ impl Migration for MigrationService {
     }
 
     async fn abort(&self, _: &TtrpcContext, request: api::AbortRequest) -> ttrpc::Result<api::AbortResponse> {
-        let hold = self.hold(&request.id, &request.migration)?;
-        hold.abort().await?;
+        if !self.sandbox.task(&request.id)?.pre_dump_over(&request.migration).await {
+            self.hold(&request.id, &request.migration)?.abort().await?;
+        }
         Ok(api::AbortResponse::default())
     }
 
@@ -140,29 +161,46 @@ async fn preflight(task: &Arc<Task>, options: CheckpointOptions) -> Result<api::
     })
 }
 
+/// Where the images of a migration go.
+fn image_dir(id: &str, migration: &str, image_path: &str) -> Result<PathBuf> {
+    let refuse = |option: &'static str, value: &str| Error::CheckpointOption {
+        id: id.to_owned(),
+        option,
+        value: value.to_owned(),
+    };
+    if migration.is_empty() {
+        return Err(refuse("migration", ""));
+    }
+    let directory = PathBuf::from(image_path);
+    if directory.is_absolute() { Ok(directory) } else { Err(refuse("image path", image_path)) }
+}
+
+fn parent(parent: &str) -> Option<PathBuf> {
+    (!parent.is_empty()).then(|| PathBuf::from(parent))
+}
+
+fn decode_pre_dump(request: &api::PreDumpRequest) -> Result<CheckpointOptions> {
+    let image_dir = image_dir(&request.id, &request.migration, &request.image_path)?;
+    let mut options = CheckpointOptions::new(image_dir);
+    options.criu = criu_options!(request);
+    options.pre_dump = true;
+    options.parent = parent(&request.parent);
+    // What is in the way was looked for before the first round, and will be again before the dump.
+    options.skip_preflight = options.parent.is_some();
+    Ok(options)
+}
+
 fn decode_dump(request: &api::DumpRequest) -> Result<(CheckpointOptions, Arc<Hold>)> {
-    let refuse =
-        |option: &'static str, value: String| Error::CheckpointOption { id: request.id.clone(), option, value };
-    if request.migration.is_empty() {
-        return Err(refuse("migration", String::new()));
-    }
+    let image_dir = image_dir(&request.id, &request.migration, &request.image_path)?;
     if request.lease_ms == 0 {
-        return Err(refuse("lease", "0".to_owned()));
-    }
-    let image_dir = PathBuf::from(&request.image_path);
-    if !image_dir.is_absolute() {
-        return Err(refuse("image path", request.image_path.clone()));
+        let (id, value) = (request.id.clone(), "0".to_owned());
+        return Err(Error::CheckpointOption { id, option: "lease", value });
     }
     let hold = Arc::new(Hold::new(request.migration.clone(), Duration::from_millis(request.lease_ms))?);
     let mut options = CheckpointOptions::new(image_dir);
-    options.criu = CriuOptions {
-        tcp_established: request.tcp_established,
-        ext_unix_sk: request.ext_unix_sk,
-        shell_job: request.shell_job,
-        file_locks: request.file_locks,
-        ..CriuOptions::default()
-    };
+    options.criu = criu_options!(request);
     options.lazy_pages = request.lazy_pages;
+    options.parent = parent(&request.parent);
     options.holder = Some(hold.clone());
     Ok((options, hold))
 }
@@ -206,6 +244,27 @@ mod tests {
         assert!(options.criu.file_locks && !options.criu.tcp_established && !options.leave_running);
         assert!(options.holder.is_some());
         assert_eq!((hold.migration.as_str(), hold.phase()), ("m1", Phase::Dumping));
+    }
+
+    #[test]
+    fn a_round_stands_on_the_one_before() {
+        let request = |parent: &str| api::PreDumpRequest {
+            id: "web".to_owned(),
+            migration: "m1".to_owned(),
+            image_path: "/rounds/2".to_owned(),
+            parent: parent.to_owned(),
+            tcp_established: true,
+            ..api::PreDumpRequest::default()
+        };
+        let first = decode_pre_dump(&request("")).unwrap();
+        assert!(first.pre_dump && first.criu.tcp_established && first.parent.is_none() && !first.skip_preflight);
+        let second = decode_pre_dump(&request("../1")).unwrap();
+        assert_eq!(second.parent, Some(PathBuf::from("../1")));
+        assert!(second.skip_preflight && second.holder.is_none());
+        let nobody = api::PreDumpRequest { migration: String::new(), ..request("") };
+        assert!(decode_pre_dump(&nobody).unwrap_err().to_string().contains("migration"));
+        let (dump, _) = decode_dump(&api::DumpRequest { parent: "../rounds/2".to_owned(), ..self::request() }).unwrap();
+        assert_eq!(dump.parent, Some(PathBuf::from("../rounds/2")));
     }
 
     #[test]

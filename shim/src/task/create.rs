@@ -133,6 +133,7 @@ impl Parts {
             pipe_owner,
             checkpoint: self.checkpoint,
             migration: Mutex::default(),
+            pre_dumping: Mutex::default(),
             memory: watch::Sender::default(),
             options: self.options,
             context: self.context,

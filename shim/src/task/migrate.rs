@@ -2,11 +2,10 @@
 //! one that came.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use runtime_core::Signal;
-use runtime_core::container::{CheckpointOptions, Finding, Severity};
+use runtime_core::container::{CheckpointOptions, Checkpointed, Finding, Severity};
 
 use super::{Task, blocking};
 use crate::error::{Error, Result};
@@ -14,11 +13,49 @@ use crate::migration::{End, Hold, Phase};
 use crate::process::state::{State, Verb};
 
 impl Task {
-    /// Dumps the container and returns when the dump is held; since when the container stands still, at the latest.
+    /// Writes the container's memory while it runs, for a dump of the same migration.
+    ///
+    /// # Errors
+    /// Another migration is under way, or the memory could not be written.
+    pub(crate) async fn pre_dump(
+        self: Arc<Self>,
+        options: CheckpointOptions,
+        migration: String,
+    ) -> Result<Checkpointed> {
+        let _queue = self.queue.lock().await;
+        if let Some(other) = self.any_migration().filter(|other| !other.is_over()) {
+            return Err(Error::Migrating { id: self.id.to_string(), migration: other.migration.clone() });
+        }
+        self.init.check(Verb::Checkpoint)?;
+        self.check_memory()?;
+        let container = self.container()?;
+        *self.pre_dumping() = Some(migration);
+        let made = blocking("pre-dump", move || container.checkpoint(&options)).await;
+        *self.pre_dumping() = None;
+        let made = made?;
+        let milliseconds = made.total.as_millis();
+        tracing::info!(bytes = made.bytes, milliseconds, frozen = ?made.frozen, "wrote the memory of a running container");
+        Ok(made)
+    }
+
+    /// Waits for the end of a pre-dump of a migration, if one is under way; whether one was.
+    pub(crate) async fn pre_dump_over(&self, migration: &str) -> bool {
+        let is_its = self.pre_dumping().as_deref() == Some(migration);
+        if is_its {
+            drop(self.queue.lock().await);
+        }
+        is_its
+    }
+
+    fn pre_dumping(&self) -> MutexGuard<'_, Option<String>> {
+        self.pre_dumping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Dumps the container and returns when the dump is held.
     ///
     /// # Errors
     /// Another migration is under way, or the container could not be dumped; it runs on then.
-    pub(crate) async fn dump(self: Arc<Self>, options: CheckpointOptions, hold: Arc<Hold>) -> Result<Instant> {
+    pub(crate) async fn dump(self: Arc<Self>, options: CheckpointOptions, hold: Arc<Hold>) -> Result<()> {
         {
             let mut migration = self.migration.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(other) = migration.as_ref().filter(|other| !other.is_over()) {
@@ -26,7 +63,6 @@ impl Task {
             }
             *migration = Some(hold.clone());
         }
-        let begun = Instant::now();
         let (task, held) = (self.clone(), hold.clone());
         let mut dumping = tokio::spawn(async move {
             let dumped = task.clone().checkpoint(options).await;
@@ -41,10 +77,10 @@ impl Task {
         });
         tokio::select! {
             biased;
-            ended = &mut dumping => ended?.map(|_| begun),
+            ended = &mut dumping => ended?.map(drop),
             () = hold.held() => match hold.phase() {
-                Phase::Aborting | Phase::Over(End::Resumed) => dumping.await?.map(|_| begun),
-                _ => Ok(begun),
+                Phase::Aborting | Phase::Over(End::Resumed) => dumping.await?.map(drop),
+                _ => Ok(()),
             },
         }
     }

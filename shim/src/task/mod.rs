@@ -64,6 +64,8 @@ pub(crate) struct Task {
     checkpoint: String,
     /// The last one that was begun.
     migration: Mutex<Option<Arc<Hold>>>,
+    /// The migration whose memory is being written while the container runs.
+    pre_dumping: Mutex<Option<String>>,
     memory: watch::Sender<Memory>,
     options: Options,
     context: Context,

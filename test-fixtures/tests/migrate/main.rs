@@ -7,9 +7,11 @@ mod faults;
 mod moves;
 mod network;
 mod postcopy;
+mod precopy;
 mod refused;
 mod relay;
 mod tls;
+mod vm;
 mod world;
 
 fn skipped() -> bool {

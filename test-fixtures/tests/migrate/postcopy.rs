@@ -12,14 +12,14 @@ use crate::skipped;
 use crate::world::{Receiver, World, assert_gone, logged, migrate, move_over, pid, remove, status, wait};
 
 const POSTCOPY: [&str; 2] = ["--mode", "postcopy"];
-const ID: &str = "c1";
+pub(crate) const ID: &str = "c1";
 
-/// A container with memory that it writes to all the time, and whose every page it can check.
-fn start_memory(node: &Node, mib: u64) {
+/// A container with memory that it writes to all the time, so much in a second, and whose every page it can check.
+pub(crate) fn start_memory(node: &Node, mib: u64, dirty_mib: u64) {
     let log = format!("file://{LOG}");
-    let size = mib.to_string();
+    let (size, rate) = (mib.to_string(), dirty_mib.to_string());
     let run = ["ctr", "run", "-d", "--runtime", "io.containerd.rtc.v2", "--log-uri", &log, Image::Workload.name(), ID];
-    let memory = ["/bin/workload", "memory", "--mib", &size, "--dirty-mib-per-s", "20"];
+    let memory = ["/bin/workload", "memory", "--mib", &size, "--dirty-mib-per-s", &rate];
     node.run([&run[..], &memory].concat()).unwrap();
     wait("its memory is filled", || said(node).contains("ready"));
 }
@@ -32,7 +32,7 @@ fn said(node: &Node) -> String {
 
 /// Every page is what it should be.
 #[track_caller]
-fn assert_intact(node: &Node) {
+pub(crate) fn assert_intact(node: &Node) {
     let looked = || said(node).matches("intact").count() + said(node).matches("damaged").count();
     let before = looked();
     node.run(["ctr", "task", "kill", "--signal", "SIGUSR1", ID]).unwrap();
@@ -46,7 +46,7 @@ fn memory_follows_the_container() {
         return;
     }
     let World { one, two } = World::new();
-    start_memory(&one, 64);
+    start_memory(&one, 64, 20);
     let moved = move_over(&one, &two, ID, &[&POSTCOPY[..], &["--json"]].concat());
     assert_intact(&two);
     assert_gone(&one, ID);
@@ -125,7 +125,7 @@ fn strike(victim: Victim, nodes: [u32; 2], seen: Arc<Mutex<String>>) -> Judge {
 
 fn run_case(one: &Node, two: &Node, victim: Victim) {
     eprintln!("-- {victim:?}");
-    start_memory(one, 32);
+    start_memory(one, 32, 20);
     let receiving = Receiver::start(two);
     let seen = Arc::default();
     let relay = Relay::start(one, two, strike(victim, [one.pid(), two.pid()], Arc::clone(&seen)));

@@ -9,6 +9,9 @@
 //! - one of the large ones, which are pages, on request alone ([`super::CheckpointOptions::checksum_pages`]). A restore
 //!   checks every checksum that there is: who asks for them wants that, and pays for it.
 //!
+//! A checkpoint that stands on an earlier one, its parent, is whole with that alone: the files of its parents are in its
+//! inventory as well, as `parent/NAME`, `parent/parent/NAME` and so on, which is where CRIU's links lead.
+//!
 //! It is made when the processes run again or have ended, so no time of it is frozen time. Without it, when the dumping process
 //! was ended in between, a restore still compares the pages' sizes with CRIU's own maps.
 //!
@@ -19,7 +22,7 @@ use std::fs::{self, File};
 use std::hash::Hasher;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -35,6 +38,8 @@ const MOST_BYTES: u64 = 64 << 20;
 
 /// CRIU's link to the parent's images.
 pub(super) const PARENT: &str = "parent";
+/// Links that lead in a circle end here.
+const LONGEST_CHAIN: usize = 1024;
 
 const BUFFER: usize = 128 << 10;
 
@@ -63,16 +68,14 @@ pub enum Difference {
     Name,
 }
 
-/// The files of a finished checkpoint, by name.
+/// The files of a finished checkpoint and of its parents, by name.
 pub(crate) fn take(dir: &Path, checksum_pages: bool) -> Result<Vec<ImageFile>, CheckpointError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(dir).map_err(CheckpointError::file("list", dir))? {
-        let entry = entry.map_err(CheckpointError::file("list", dir))?;
-        let metadata = entry.metadata().map_err(CheckpointError::file("look at", entry.path()))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if metadata.is_file() && is_image(&name) {
-            files.push(ImageFile { name, bytes: metadata.len(), xxh3: None });
-        }
+    let mut prefix = String::new();
+    for part in chain(dir) {
+        list(&part, &prefix, &mut files)?;
+        prefix.push_str(PARENT);
+        prefix.push('/');
     }
     files.sort_by(|a, b| a.bytes.cmp(&b.bytes).then_with(|| a.name.cmp(&b.name)));
     let mut left = MOST_BYTES;
@@ -87,6 +90,24 @@ pub(crate) fn take(dir: &Path, checksum_pages: bool) -> Result<Vec<ImageFile>, C
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
+}
+
+/// The directory of a checkpoint and those of its parents, as far as the links lead.
+fn chain(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let next = |path: &PathBuf| Some(path.join(PARENT)).filter(|parent| parent.is_symlink());
+    std::iter::successors(Some(dir.to_owned()), next).take(LONGEST_CHAIN)
+}
+
+fn list(dir: &Path, prefix: &str, files: &mut Vec<ImageFile>) -> Result<(), CheckpointError> {
+    for entry in fs::read_dir(dir).map_err(CheckpointError::file("list", dir))? {
+        let entry = entry.map_err(CheckpointError::file("list", dir))?;
+        let metadata = entry.metadata().map_err(CheckpointError::file("look at", entry.path()))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if metadata.is_file() && is_image(&name) {
+            files.push(ImageFile { name: format!("{prefix}{name}"), bytes: metadata.len(), xxh3: None });
+        }
+    }
+    Ok(())
 }
 
 /// What a restore reads: CRIU's images, the descriptors, and what rtc writes beside them. Logs and statistics are no part of
@@ -123,8 +144,12 @@ pub(crate) fn differences<'a>(
 /// # Errors
 /// The first one that is not.
 pub(crate) fn check_all(dir: &Path, manifest: &Manifest) -> Result<(), CheckpointError> {
+    let missing = |name: String| Err(CheckpointError::Image { name, difference: Difference::Missing });
     if manifest.parent.is_some() && !dir.join(PARENT).is_dir() {
-        return Err(CheckpointError::Image { name: PARENT.to_owned(), difference: Difference::Missing });
+        return missing(PARENT.to_owned());
+    }
+    if let Some(parent) = chain(dir).find(|parent| !parent.is_dir()) {
+        return missing(parent.strip_prefix(dir).unwrap_or(&parent).display().to_string());
     }
     check(dir, manifest.files.as_deref().unwrap_or_default())
 }
@@ -139,7 +164,11 @@ fn check(dir: &Path, files: &[ImageFile]) -> Result<(), CheckpointError> {
 
 fn difference(dir: &Path, file: &ImageFile, depth: Depth) -> Result<Option<Difference>, CheckpointError> {
     // A manifest may be anybody's, and is not to have files looked at elsewhere.
-    if !matches!(Path::new(&file.name).components().collect::<Vec<_>>().as_slice(), [Component::Normal(_)]) {
+    let mut own = file.name.as_str();
+    while let Some(rest) = own.strip_prefix(PARENT).and_then(|rest| rest.strip_prefix('/')) {
+        own = rest;
+    }
+    if !matches!(Path::new(own).components().collect::<Vec<_>>().as_slice(), [Component::Normal(_)]) {
         return Ok(Some(Difference::Name));
     }
     let path = dir.join(&file.name);
@@ -183,6 +212,7 @@ fn checksum(mut file: File) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::manifest;
     use super::*;
 
     fn checkpoint() -> tempfile::TempDir {
@@ -229,11 +259,40 @@ mod tests {
     }
 
     #[test]
+    fn the_parents_of_a_checkpoint_belong_to_it() {
+        let chain = tempfile::tempdir().unwrap();
+        for (name, parent) in [("one", None), ("two", Some("../one")), ("three", Some("../two"))] {
+            let dir = chain.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join("pages-1.img"), name).unwrap();
+            if let Some(parent) = parent {
+                std::os::unix::fs::symlink(parent, dir.join(PARENT)).unwrap();
+            }
+        }
+        let last = chain.path().join("three");
+        let files = take(&last, false).unwrap();
+        let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["pages-1.img", "parent/pages-1.img", "parent/parent/pages-1.img"]);
+        check(&last, &files).unwrap();
+        fs::write(chain.path().join("one/pages-1.img"), "eno").unwrap();
+        assert_eq!(found(&last, &files, Depth::Content), [(names[2].to_owned(), Difference::Content)]);
+        // A link in the middle that leads nowhere, whatever the inventory says.
+        fs::remove_dir_all(chain.path().join("one")).unwrap();
+        let none = Manifest { files: None, parent: Some("../two".to_owned()), ..manifest::tests::plain() };
+        let err = check_all(&last, &none).unwrap_err().to_string();
+        assert_eq!(err, "parent/parent of the checkpoint is damaged: it is missing");
+    }
+
+    #[test]
     fn an_inventory_leads_nowhere_else_and_waits_for_nothing() {
         let dir = checkpoint();
         rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("fifo.img"), 0o600.into()).unwrap();
         for (name, expected) in [
             ("../core-1.img", Difference::Name),
+            ("parent/../core-1.img", Difference::Name),
+            ("parent/", Difference::Name),
+            ("other/core-1.img", Difference::Name),
+            ("parent//etc/passwd", Difference::Name),
             ("/etc/passwd", Difference::Name),
             ("", Difference::Name),
             ("fifo.img", Difference::NoFile),

@@ -192,7 +192,7 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn scratch(name: &str) -> std::path::PathBuf {
@@ -201,11 +201,9 @@ mod tests {
         dir
     }
 
-    #[test]
-    fn a_manifest_survives_the_disk() {
-        let dir = scratch("disk");
-        assert_eq!(Manifest::read(&dir).unwrap(), None);
-        let manifest = Manifest {
+    /// One with something in every field that has no others of its kind.
+    pub(in super::super) fn plain() -> Manifest {
+        Manifest {
             version: PLAIN_VERSION,
             id: "web".into(),
             created: 7,
@@ -226,7 +224,14 @@ mod tests {
             sealed: None,
             timings: Some(Timings { total: 3, ..Timings::default() }),
             files: Some(vec![ImageFile { name: "core-1.img".into(), bytes: 9, xxh3: None }]),
-        };
+        }
+    }
+
+    #[test]
+    fn a_manifest_survives_the_disk() {
+        let dir = scratch("disk");
+        assert_eq!(Manifest::read(&dir).unwrap(), None);
+        let manifest = plain();
         manifest.write(&dir).unwrap();
         assert_eq!(Manifest::read(&dir).unwrap(), Some(manifest));
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);

@@ -101,6 +101,8 @@ impl Dump<'_> {
         Ok(())
     }
 
+    /// CRIU lets the processes go when it has what they have written to, and only then writes that; but a freezer it leaves as
+    /// it finds it. So the container is not frozen for it, but held by CRIU alone: it runs while its memory is written.
     pub(super) fn pre_dump(&self, told: &CriuOptions) -> Result<()> {
         let mut request = PreDumpOptions::new(self.common(told).map_err(self.failed())?, self.pid.as_raw());
         request.parent_img = self.options.parent.as_ref().map(|path| self.images.parent(&path.to_string_lossy()));
@@ -126,7 +128,11 @@ impl Dump<'_> {
         self.guard.replace(Guard::new(self.container, worker.pidfd(), self.paused)?);
         // Who decides over the dump relies on the freezer, whatever becomes of CRIU.
         let only_frozen = self.paused || self.options.holder.is_some();
-        if freeze(self.container, self.paused, only_frozen)? == Holds::Criu {
+        let holds = match self.options.pre_dump && !self.paused {
+            true => Holds::Criu,
+            false => freeze(self.container, self.paused, only_frozen)?,
+        };
+        if holds == Holds::Criu {
             without_freezer(worker.request_mut());
         }
         let frozen = self.options.holder.as_ref().map_or(Ok(()), |holder| holder.frozen());
