@@ -135,6 +135,15 @@ pub enum Error {
         #[source]
         err: Box<Error>,
     },
+    /// The destination's side of it: what the source hears must not be that it was not started.
+    #[error(
+        "it is not known whether container {id}, which was being started here, runs: `rtc migrate recover` will find out"
+    )]
+    Unsettled {
+        id: String,
+        #[source]
+        err: Box<Error>,
+    },
     /// Neither side has it any more.
     #[error(
         "container {id} was lost: it ran at the destination, and its memory did not all come there; it runs nowhere, and what \
@@ -181,6 +190,12 @@ impl Error {
                 | Self::Silent(_)
                 | Self::Frame(_)
         )
+    }
+
+    /// Whether the source may hear this of its destination, and take it for certain that the container does not run there, and
+    /// never has. Else it has to ask.
+    pub(crate) fn is_a_refusal(&self) -> bool {
+        !self.is_of_the_link() && !matches!(self, Self::Aborted(_) | Self::Unsettled { .. } | Self::Lost { .. })
     }
 
     /// With all its causes in one line.

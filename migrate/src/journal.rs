@@ -19,11 +19,11 @@
 //! of the directory, so that a question of the source and the destination's step to Starting come one after the other.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,10 @@ use crate::network::{Hook, Moment};
 use crate::tls::TlsFiles;
 
 const JOURNAL: &str = "journal.json";
+/// The journal that is to be the next one.
+const SPARE: &str = ".journal.json.spare";
+/// Of the file systems that are in use.
+const BLOCK: usize = 4096;
 const LOCK: &str = "lock";
 const IMAGES: &str = "images";
 const ROUNDS: &str = "rounds";
@@ -322,19 +326,32 @@ fn read(directory: &Path) -> Result<Option<Record>> {
     serde_json::from_slice(&json).map(Some).map_err(invalid)
 }
 
-/// Whole or not at all, and on the disk when it returns.
+/// Whole or not at all, and on the disk when it returns. Into blocks that are there already, but for the first time: that a
+/// container has been started has to be written down on a full disk too.
 fn write(directory: &Path, record: &Record) -> Result<()> {
-    let (path, new) = (directory.join(JOURNAL), directory.join(".journal.json.new"));
-    let json =
+    let (path, spare) = (directory.join(JOURNAL), directory.join(SPARE));
+    let mut json =
         serde_json::to_vec_pretty(record).map_err(|err| Error::Json { what: path.display().to_string(), err })?;
-    let written = File::create(&new).and_then(|mut file| {
-        file.write_all(&json)?;
-        file.sync_all()
-    });
-    written.map_err(Error::file("write", &new))?;
-    fs::rename(&new, &path).map_err(Error::file("rename to", &path))?;
+    // White space after a value is none of it.
+    json.resize(json.len().next_multiple_of(BLOCK), b'\n');
+    write_over(&spare, &json).map_err(Error::file("write", &spare))?;
+    let exchanged = match renameat_with(CWD, &spare, CWD, &path, RenameFlags::EXCHANGE) {
+        // The first time, of both.
+        Err(Errno::NOENT) => fs::rename(&spare, &path).and_then(|()| write_over(&spare, &json)),
+        // A file system that cannot exchange two names.
+        Err(Errno::INVAL) => fs::rename(&spare, &path),
+        exchanged => exchanged.map_err(Into::into),
+    };
+    exchanged.map_err(Error::file("rename to", &path))?;
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(Error::file("sync", directory))
+}
+
+fn write_over(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let file = File::options().create(true).write(true).truncate(false).open(path)?;
+    file.write_all_at(bytes, 0)?;
+    file.set_len(bytes.len().try_into().unwrap_or(u64::MAX))?;
+    file.sync_all()
 }
 
 /// A record for tests.
@@ -363,6 +380,8 @@ pub(crate) fn example(role: Role, stage: Stage) -> Record {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::example as record;
     use super::*;
 
@@ -404,6 +423,25 @@ mod tests {
         assert_eq!(ask(&directory).unwrap(), Asked::Starting);
         journal.enter(Stage::Started).unwrap();
         assert_eq!(ask(&directory).unwrap(), Asked::Started { pid: 7 });
+    }
+
+    #[test]
+    fn a_step_takes_no_more_room() {
+        let state = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(state.path(), record(Role::Destination, Stage::Receiving)).unwrap();
+        let directory = state.path().join("default/web.destination");
+        let files = || {
+            let files = [JOURNAL, SPARE].map(|name| fs::metadata(directory.join(name)).unwrap());
+            let mut files = files.map(|file| (file.ino(), file.blocks()));
+            files.sort_unstable();
+            files
+        };
+        let before = files();
+        for stage in [Stage::Starting, Stage::Started, Stage::Lost] {
+            journal.enter(stage).unwrap();
+            assert_eq!(files(), before, "there are other files, or blocks");
+            assert_eq!(read(&directory).unwrap().unwrap().stage, stage);
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use runtime_core::{ContainerId, ErrorKind, Signal};
 
 use crate::events::timestamp;
 use crate::options::Options;
-use crate::task::STATE_ROOT_FILE;
+use crate::task::{STATE_ROOT_FILE, streams};
 use crate::{journal, mount, socket};
 
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,12 @@ pub(crate) enum Error {
     Rootfs(#[from] mount::Error),
     #[error("remove the socket")]
     Socket(#[from] socket::Error),
+    #[error("remove {}, where the streams of a container are that has come from another node", path.display())]
+    Streams {
+        path: PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
     #[error("encode the answer")]
     Encode(#[source] protobuf::Error),
     #[error("write the answer")]
@@ -49,9 +55,11 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Error> {
     let removed = remove_container(&state_root(&bundle, &flags.namespace), &id);
     let unmounted = mount::unmount_all(&bundle.join("rootfs"));
     let closed = remove_socket(&bundle);
+    let streams = streams::remove(&bundle).map_err(|(path, err)| Error::Streams { path, err });
     let pid = removed?;
     unmounted?;
     closed?;
+    streams?;
     answer(&response(&bundle, pid))
 }
 

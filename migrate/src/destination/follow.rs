@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::arrive::Arrival;
 use super::clean::lose;
 use super::pages::Fetcher;
-use super::{Running, deliver, undo};
+use super::{Running, deliver, undo, unsettled};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Record, Stage};
 use crate::link::Link;
@@ -43,9 +43,11 @@ pub(super) async fn start(arrival: &Arrival, link: &mut Link, mut journal: Journ
         Ok(started) => started,
         Err(err) => return Err(undo(arrival, journal, failed.and_then(Result::err).unwrap_or(err)).await),
     };
-    journal.change(|record| (record.stage, record.pid) = (Stage::Arriving, pid))?;
+    let id = &arrival.offer.id;
+    let written = journal.change(|record| (record.stage, record.pid) = (Stage::Arriving, pid));
+    written.map_err(|err| unsettled(id, err))?;
     let time = begun.elapsed();
-    tracing::info!(id = arrival.offer.id, pid, milliseconds = time.as_millis(), "restored; its memory follows");
+    tracing::info!(id, pid, milliseconds = time.as_millis(), "restored; its memory follows");
     // If nobody sends it any more, the fetch has failed.
     say.send(Message::Started(Started { pid, restore_us: micros(time) })).await.ok();
     drop(say);
@@ -66,10 +68,10 @@ pub(super) async fn start(arrival: &Arrival, link: &mut Link, mut journal: Journ
         tokio::join!(arrived(arrival, &record, pid), fetched, record.at(Moment::Started), delivered);
     if let Err(err) = arrived {
         let err = fetched.err().unwrap_or(err);
-        lose(&arrival.containerd, &mut journal).await?;
-        return Err(Error::Lost { id: arrival.offer.id.clone(), err: Box::new(err) });
+        lose(&arrival.containerd, &mut journal).await.map_err(|err| unsettled(id, err))?;
+        return Err(Error::Lost { id: id.clone(), err: Box::new(err) });
     }
-    journal.enter(Stage::Started)?;
+    journal.enter(Stage::Started).map_err(|err| unsettled(id, err))?;
     link.send(Message::Arrived(Arrived {})).await?;
     let after = [hook, arrival.settle(&journal).await];
     let problems = after.into_iter().filter_map(|done| Some(done.err()?.chain())).collect();

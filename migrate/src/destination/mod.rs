@@ -90,8 +90,7 @@ async fn serve(options: &Receive, stream: Box<dyn Stream>) -> Result<()> {
     let mut link = Link::new(stream, None);
     let served = converse(options, &mut link).await;
     if let Err(err) = &served
-        && !err.is_of_the_link()
-        && !matches!(err, Error::Aborted(_))
+        && err.is_a_refusal()
     {
         // Who has gone does not hear it.
         link.send(Message::Failed(Failed { reason: err.chain() })).await.ok();
@@ -184,7 +183,8 @@ async fn start(arrival: &Arrival, link: &mut Link, mut journal: Journal) -> Resu
         Ok(started) => started,
         Err(err) => return Err(undo(arrival, journal, err).await),
     };
-    journal.change(|record| (record.stage, record.pid) = (Stage::Started, pid))?;
+    let written = journal.change(|record| (record.stage, record.pid) = (Stage::Started, pid));
+    written.map_err(|err| unsettled(&arrival.offer.id, err))?;
     let time = begun.elapsed();
     tracing::info!(id = arrival.offer.id, pid, milliseconds = time.as_millis(), "restored");
     link.send(Message::Started(Started { pid, restore_us: crate::report::micros(time) })).await?;
@@ -195,10 +195,17 @@ async fn start(arrival: &Arrival, link: &mut Link, mut journal: Journal) -> Resu
 
 /// The error, when what was made for a container that does not come is gone.
 async fn undo(arrival: &Arrival, journal: Journal, err: Error) -> Error {
+    let may_run = journal.record().stage == Stage::Starting;
     let cleaned = clean(&arrival.containerd, &journal).await;
     // What could not be cleaned stays known, for a recovery.
-    let cleaned = cleaned.and_then(|()| journal.remove());
-    err.and_roll_back(cleaned)
+    match cleaned.and_then(|()| journal.remove()) {
+        Err(roll_back) if may_run => unsettled(&arrival.offer.id, err.and_roll_back(Err(roll_back))),
+        cleaned => err.and_roll_back(cleaned),
+    }
+}
+
+fn unsettled(id: &str, err: Error) -> Error {
+    Error::Unsettled { id: id.to_owned(), err: Box::new(err) }
 }
 
 /// Until the source's Finish.

@@ -10,7 +10,7 @@ use runtime_core::ContainerId;
 use runtime_core::container::{Bus, CgroupDriver, Container, CreateOptions, Started, Stdio};
 use tokio::sync::watch;
 
-use super::{Context, Running, Task, blocking};
+use super::{Context, Running, Task, blocking, streams};
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::io::Io;
@@ -41,6 +41,7 @@ pub(crate) struct Create {
 pub(crate) async fn create(request: Create, context: Context) -> Result<Arc<Task>> {
     let Create { id, bundle, rootfs, stdio, checkpoint, options } = request;
     warn_of_ignored(&options);
+    streams::note(&bundle, &stdio).map_err(|err| Error::Streams { id: id.to_string(), directory: bundle.clone(), err })?;
     let spec = prepare(&id, &bundle, &rootfs, &options, &context).await?;
     let parts = Parts { id, bundle, stdio, checkpoint, options, context };
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use runtime_core::children::Exit;
 use runtime_core::{ErrorKind, Signal};
 
-use super::{Task, blocking};
+use super::{Task, blocking, streams};
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::mount;
@@ -86,6 +86,7 @@ impl Task {
         }
         let rootfs = self.bundle.join("rootfs");
         tokio::task::spawn_blocking(move || mount::unmount_all(&rootfs)).await??;
-        self.remove_arrived_streams()
+        let removed = streams::remove(&self.bundle);
+        removed.map_err(|(directory, err)| Error::Streams { id: self.id.to_string(), directory, err })
     }
 }

@@ -1,7 +1,5 @@
-//! A container that leaves this host: a checkpoint that waits for a decision before it ends the container. And what is left of
-//! one that came.
+//! A container that leaves this host: a checkpoint that waits for a decision before it ends the container.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use runtime_core::Signal;
@@ -127,45 +125,7 @@ impl Task {
         Ok((text(refuse), text(warn)))
     }
 
-    /// The fifos that `rtc migrate receive` has made for a container that came: no client did, and none would remove them.
-    pub(super) fn remove_arrived_streams(&self) -> Result<()> {
-        let stdio = &self.init.stdio;
-        for directory in arrived_streams([&stdio.stdin, &stdio.stdout, &stdio.stderr]) {
-            match std::fs::remove_dir_all(&directory) {
-                Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::Streams { id: self.id.to_string(), directory, err });
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     pub(crate) fn is_paused(&self) -> bool {
         self.init.state() == State::Paused
-    }
-}
-
-/// Directories of a migration's among those that streams are in (crate `rtc-migrate`, module `stdio`).
-fn arrived_streams(streams: [&str; 3]) -> Vec<PathBuf> {
-    let ours = |directory: &&Path| {
-        let name = directory.file_name().unwrap_or_default().to_string_lossy();
-        directory.parent() == Some(Path::new("/run/containerd/fifo")) && name.starts_with("rtc-migrate-")
-    };
-    streams.into_iter().filter_map(|stream| Path::new(stream).parent()).filter(ours).map(Path::to_owned).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_migrations_streams_are_taken_for_such() {
-        let ours = "/run/containerd/fifo/rtc-migrate-1/c1-stdout";
-        assert_eq!(arrived_streams([ours, "", ""]), [Path::new("/run/containerd/fifo/rtc-migrate-1")]);
-        let others =
-            ["/run/containerd/fifo/7/c1-stdin", "file:///run/containerd/fifo/rtc-migrate-1/x", "/srv/rtc-migrate-1/x"];
-        assert!(arrived_streams(others).is_empty());
-        assert!(arrived_streams(["/run/containerd/fifo/rtc-migrate-1/../../x/y", "", ""]).is_empty());
     }
 }

@@ -21,6 +21,7 @@ mod exec;
 mod exit;
 mod migrate;
 mod start;
+pub(crate) mod streams;
 mod verbs;
 
 use std::collections::HashMap;
