@@ -41,7 +41,11 @@ pub(crate) struct Create {
 pub(crate) async fn create(request: Create, context: Context) -> Result<Arc<Task>> {
     let Create { id, bundle, rootfs, stdio, checkpoint, options } = request;
     warn_of_ignored(&options);
-    streams::note(&bundle, &stdio).map_err(|err| Error::Streams { id: id.to_string(), directory: bundle.clone(), err })?;
+    streams::note(&bundle, &stdio).map_err(|err| Error::Streams {
+        id: id.to_string(),
+        directory: bundle.clone(),
+        err,
+    })?;
     let spec = prepare(&id, &bundle, &rootfs, &options, &context).await?;
     let parts = Parts { id, bundle, stdio, checkpoint, options, context };
 
