@@ -39,10 +39,11 @@ pub(crate) fn counts(rows: &[Row]) -> String {
 /// The tests that a peer passes and rtc, run under the same conditions, does not. Those that were not even run are told
 /// file by file: one that ends early leaves hundreds.
 pub(crate) fn differences(rows: &[Row]) -> String {
-    let mut text = String::new();
+    let (mut text, mut compared) = (String::new(), false);
     for own in rows.iter().filter(|row| row.runtime == Runtime::Rtc) {
         let is_peer = |row: &&Row| row.runtime != Runtime::Rtc && row.suite == own.suite && row.cgroups == own.cgroups;
         let peers: Vec<&Row> = rows.iter().filter(is_peer).collect();
+        compared |= !peers.is_empty();
         let mut found = BTreeMap::new();
         for name in peers.iter().flat_map(|peer| peer.results.keys()).collect::<BTreeSet<_>>() {
             let passes = |peer: &&&Row| peer.results.get(name) == Some(&Outcome::Passed);
@@ -63,7 +64,11 @@ pub(crate) fn differences(rows: &[Row]) -> String {
             writeln!(text, "{} on {}: {test}: {outcome}{times}; passed by {by}", own.suite, layout(own.cgroups)).ok();
         }
     }
-    if text.is_empty() { "rtc passes whatever a peer passes".to_owned() } else { text }
+    match (compared, text.is_empty()) {
+        (false, _) => "nothing to compare: it takes rtc and a peer".to_owned(),
+        (true, true) => "rtc passes whatever a peer passes".to_owned(),
+        (true, false) => text,
+    }
 }
 
 #[cfg(test)]
@@ -91,7 +96,12 @@ mod tests {
         let expected =
             "crun on v2: b: failed; passed by runc and crun\ncrun on v2: d: not run (2 tests); passed by crun\n";
         assert_eq!(differences(&rows), expected);
-        assert_eq!(differences(&rows[1..]), "rtc passes whatever a peer passes");
+        let peer = row(Runtime::Runc, Cgroups::V2, &[("a", Outcome::Passed), ("b", Outcome::Failed)]);
+        let own = row(Runtime::Rtc, Cgroups::V2, &[("a", Outcome::Passed)]);
+        assert_eq!(differences(&[own, peer]), "rtc passes whatever a peer passes");
+        for one in [&rows[..1], &rows[1..]] {
+            assert_eq!(differences(one), "nothing to compare: it takes rtc and a peer");
+        }
         let line = "crun           v2       rtc           1        0       2";
         assert_eq!(counts(&rows).lines().nth(1), Some(line));
     }
