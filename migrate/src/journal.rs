@@ -11,9 +11,9 @@
 //!                    └───────> Denied                          the source has asked, and was told that it never starts
 //! ```
 //! Leaving, Arriving and Lost are of a move whose memory follows (post-copy). The decision is the destination's step to Started,
-//! or to Arriving. Rounds of pre-copy are within Copying and Receiving, with their number in the journal. Before Restoring the source has not allowed it to start, and just goes
-//! on when it fails; from there on it has to know, or to ask, whether the destination has. A destination that is not past
-//! Receiving cleans up when the source is gone.
+//! or to Arriving. Rounds of pre-copy are within Copying and Receiving, with their number in the journal. Before Restoring the
+//! source has not allowed it to start, and just goes on when it fails; from there on it has to know, or to ask, whether the
+//! destination has. A destination that is not past Receiving cleans up when the source is gone.
 //!
 //! `lock` is held by the process that works on the migration, as long as it lives. The journal's steps are made under a lock
 //! of the directory, so that a question of the source and the destination's step to Starting come one after the other.
